@@ -133,12 +133,12 @@ class _Loader:
     def _roots(self, document: Document, mesh: Mesh) -> bytes:
         if mesh.spec.roots is None:
             return b""
-        from sidestep.pki import read_roots  # cryptography takes a while to import: only where there is a file
+        from sidestep.pki.pem import read_roots  # cryptography takes a while to import: only where there is a file
 
         path = FilePath(document.file).parent / mesh.spec.roots
         try:
             content = path.read_bytes()
-            read_roots(content, self._now)
+            read_roots(content, self._now, "the file")
         except (OSError, CertificateError) as error:
             reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
             allowed = "a PEM file with the root certificates of the mesh, in date"

@@ -1,8 +1,4 @@
-"""Files: what is to be written, and the one way of writing it.
-
-A reader sees the old content or the new, never a part: every file is complete before a rename puts it in place. Envoy
-watches for exactly those renames (facts/envoy.md c).
-"""
+"""A tree of files that is completed beside the present one, then put in its place file by file."""
 
 from __future__ import annotations
 
@@ -16,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from sidestep.errors import OutputError
+from sidestep.files.writing import locked, translated, write
 
 STAGING: Final = ".sidestep-staging"
 """Directory inside the target in which new files are completed; one that is left over tells of an interrupted write."""
@@ -47,7 +44,7 @@ def staged(tree: FileTree, target: Path) -> Iterator[Path]:
     created = _make_directory(target)
     staging = target / STAGING
     try:
-        with _locked(target):
+        with locked(target, wait=False):
             try:
                 _fill(staging, tree)
                 yield staging
@@ -60,13 +57,13 @@ def staged(tree: FileTree, target: Path) -> Iterator[Path]:
 
 
 def _fill(staging: Path, tree: FileTree) -> None:
-    with _translated(staging.parent):
+    with translated(staging.parent):
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(mode=0o700)
         for name, mode in tree.directories.items():
             (staging / name).mkdir(mode=mode)
         for name, file in tree.files.items():
-            _write(staging / name, file)
+            write(staging / name, file.content, file.mode)
 
 
 def put_in_place(staging: Path, target: Path, names: Sequence[str]) -> None:
@@ -78,7 +75,7 @@ def put_in_place(staging: Path, target: Path, names: Sequence[str]) -> None:
     kept = staging / ".replaced"
     done: list[str] = []
     try:
-        with _translated(target):
+        with translated(target):
             for directory in [path for path in staging.iterdir() if path.is_dir()]:
                 _like(directory, target / directory.name)
             for name in names:
@@ -118,45 +115,6 @@ def _take_back(kept: Path, target: Path, names: list[str]) -> None:
 def _make_directory(target: Path) -> list[Path]:
     """Makes a directory and those above it; returns the ones that were missing, outermost first."""
     missing = [path for path in (target, *target.parents) if not path.exists()][::-1]
-    with _translated(target):
+    with translated(target):
         target.mkdir(parents=True, exist_ok=True)
     return missing
-
-
-def _write(path: Path, file: File) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file.mode)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(file.content)
-        stream.flush()
-        os.fchmod(stream.fileno(), file.mode)
-        os.fsync(stream.fileno())
-
-
-@contextlib.contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """Keeps a second writer out of ``target``, where the system has locks for directories."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with _translated(target):
-        descriptor = os.open(target, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise OutputError(f"{target}: another process is writing there") from None
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _translated(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(
-            f"{target}: cannot be written: {reason}", hint="Nothing that was there has been changed."
-        ) from error

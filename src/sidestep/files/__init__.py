@@ -1,0 +1,10 @@
+"""Files: what is to be written, and the one way of writing it.
+
+A reader sees the old content or the new, never a part: every file is complete before a rename puts it in place. Envoy
+watches for exactly those renames (facts/envoy.md c).
+"""
+
+from sidestep.files.swap import write_set
+from sidestep.files.tree import STAGING, File, FileTree, put_in_place, staged
+
+__all__ = ["STAGING", "File", "FileTree", "put_in_place", "staged", "write_set"]

@@ -1,0 +1,55 @@
+"""Writing one file, keeping other writers out, and saying what went wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sidestep.errors import OutputError
+
+
+def write(path: Path, content: bytes, mode: int) -> None:
+    """Writes a new file with exactly ``mode``, down to the disk. Never opens one that is there."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as stream:
+        os.fchmod(descriptor, mode)
+        stream.write(content)
+        stream.flush()
+        os.fsync(descriptor)
+
+
+@contextmanager
+def locked(directory: Path, *, wait: bool) -> Iterator[None]:
+    """Keeps other writers out of ``directory``, where the system has locks for directories.
+
+    Raises `OutputError` where another writer is at it and we are not to ``wait``.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with translated(directory):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise OutputError(f"{directory}: another process is writing there") from None
+        yield
+        with translated(directory):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def translated(directory: Path) -> Iterator[None]:
+    """What the system refuses, as an `OutputError`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"{directory}: cannot be written: {reason}", hint="What was there is unchanged.") from error
