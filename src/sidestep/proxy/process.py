@@ -62,6 +62,7 @@ class Process:
         self._before_exec = _end_with_parent(os.getpid()) if die_with_parent else None
         self._process: asyncio.subprocess.Process | None = None
         self._log_start = 0
+        self._expected: frozenset[str] = frozenset()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -86,8 +87,8 @@ class Process:
         """
         if self.running:
             raise EnvoyStopped(f"Envoy in {self.directory} was started already")
-        listeners = len(listeners_of(self.directory, self._config_file))
-        with _log(self.stdout) as out, _log(self.stderr) as err, open_files(listeners, self._workers):
+        self._expected = listeners_of(self.directory, self._config_file)
+        with _log(self.stdout) as out, _log(self.stderr) as err, open_files(len(self._expected), self._workers):
             self._log_start = err.tell()
             try:
                 self._process = await asyncio.create_subprocess_exec(
@@ -109,6 +110,7 @@ class Process:
         `EnvoyStopped` if Envoy ends, or is not there after ``timeout`` seconds, with what is missing and what it said.
         """
         deadline, pause = time.monotonic() + timeout, _FIRST_PAUSE
+        self._expected = listeners_of(self.directory, self._config_file)
         while missing := await self._missing():
             if time.monotonic() >= deadline:
                 raise EnvoyStopped(self._with_log(f"Envoy is not ready after {timeout:g} s: {missing}"))
@@ -161,7 +163,7 @@ class Process:
     async def _missing_listeners(self) -> str:
         statuses = items(at((await self.admin("/listeners?format=json")).json(), "listener_statuses"))
         present = {at(status, "name") for status in statuses}
-        absent = sorted(listeners_of(self.directory, self._config_file) - present)
+        absent = sorted(self._expected - present)
         return f"no listener {', '.join(absent[:5])}{' …' if len(absent) > 5 else ''}" if absent else ""
 
     async def _missing_secrets(self) -> str:
@@ -192,7 +194,7 @@ class Process:
         """Open downstream connections, the admin interface's aside; None where the statistics leave it out."""
         reply = await self.admin(r"/stats?filter=^listener\..*\.downstream_cx_active$")
         counts = [line for line in reply.body.splitlines() if not _NOT_A_LISTENER.match(line)]
-        if not counts and listeners_of(self.directory, self._config_file):
+        if not counts and self._expected:
             return None
         return sum(int(line.rpartition(b": ")[2]) for line in counts)
 
