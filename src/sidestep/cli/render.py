@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,9 +64,10 @@ def render(
 
 
 def _validator(path: str | None) -> Validate:
-    from sidestep import proxy
+    from sidestep.proxy.binary import find
+    from sidestep.proxy.validation import validate
 
-    return proxy.find(path).validate
+    return partial(validate, find(path))
 
 
 def _unvalidated(_directory: Path, _bootstrap: str) -> None:
