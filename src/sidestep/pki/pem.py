@@ -1,0 +1,69 @@
+"""Certificates out of PEM text, and the roots that a document names."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from sidestep.errors import CertificateError
+from sidestep.pki.chain import check_ca, check_validity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+_LABEL = re.compile(rb"^-----BEGIN ([^-\r\n]*)-----", re.MULTILINE)
+
+
+def read_certificates(pem: bytes, what: str) -> tuple[x509.Certificate, ...]:
+    """Every certificate in ``pem``, in order; text between the blocks is allowed, blocks of another kind are not.
+
+    Raises `CertificateError`, naming ``what``, when there is none, one is damaged, or something else is in there.
+    """
+    _check_labels(pem, what)
+    try:
+        return tuple(x509.load_pem_x509_certificates(pem))
+    except ValueError as problem:
+        raise CertificateError(f"{what}: a certificate in it is damaged: {problem}") from problem
+
+
+def read_roots(pem: bytes, now: datetime, what: str = "the roots file") -> tuple[x509.Certificate, ...]:
+    """The trust anchors in ``pem``, each once, each a CA that is valid at ``now``.
+
+    An intermediate CA may be an anchor: Envoy verifies partial chains (run with 1.40). Raises `CertificateError`,
+    naming ``what``, for: no PEM, no certificate, a private key in it, a leaf, one that expired or is not yet valid.
+    """
+    roots = tuple(dict.fromkeys(read_certificates(pem, what)))
+    for root in roots:
+        check_ca(root, what)
+        check_validity(root, now, what)
+    return roots
+
+
+def encode(certificates: Iterable[x509.Certificate]) -> bytes:
+    """The certificates in PEM, one after the other."""
+    return b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in certificates)
+
+
+def _check_labels(pem: bytes, what: str) -> None:
+    labels = [label.decode("ascii", "replace") for label in _LABEL.findall(pem)]
+    if any("PRIVATE KEY" in label for label in labels):
+        raise CertificateError(
+            f"{what} holds a private key", hint="take it out, and treat the key as known to whoever could read the file"
+        )
+    others = sorted({label for label in labels if label != "CERTIFICATE"})
+    if others:
+        raise CertificateError(f"{what}: found PEM of {', '.join(others)}; allowed: CERTIFICATE only")
+    if not labels:
+        raise CertificateError(f"{what}: found {_kind(pem)}; allowed: certificates in PEM")
+
+
+def _kind(content: bytes) -> str:
+    if not content.strip():
+        return "nothing"
+    if content.startswith(b"\x30\x82"):
+        return "what looks like DER (openssl x509 -inform der converts it)"
+    return "no certificate"
