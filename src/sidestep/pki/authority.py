@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sidestep.errors import CertificateError
-from sidestep.pki.chain import build_path, check_ca, check_constraints, check_path, extension
+from sidestep.pki.chain import build_path, check_ca, check_constraints, check_path, extension, uris
 from sidestep.pki.keys import PrivateKey, encode_key, new_key, read_key, same_public_key
 from sidestep.pki.pem import encode, read_certificates, read_roots
 from sidestep.pki.requests import read_request
@@ -37,6 +37,7 @@ CLOCK_SKEW = timedelta(minutes=2)
 """How far back a certificate's life begins, for clocks that lag; Istio's ``ClockSkewGracePeriod``."""
 
 CERTIFICATE_FILE, KEY_FILE, CHAIN_FILE, ROOTS_FILE = "ca-cert.pem", "ca-key.pem", "cert-chain.pem", "root-cert.pem"
+CA_FILES = (CERTIFICATE_FILE, KEY_FILE, ROOTS_FILE, CHAIN_FILE)
 """Istio's names for the files of a CA, which are also the keys of the secret ``cacerts``."""
 
 
@@ -104,6 +105,12 @@ class Authority:
             ROOTS_FILE: encode(self.roots),
             CHAIN_FILE: encode(path),
         }
+
+    @property
+    def trust_domain(self) -> str | None:
+        """The trust domain that this CA was made for by `new_intermediate`; None when it does not say."""
+        names = [uri.removeprefix("spiffe://") for uri in uris(self.certificate) if uri.startswith("spiffe://")]
+        return names[0] if len(names) == 1 else None
 
     def sign(self, request: bytes, spiffe_id: SpiffeId, now: datetime, lifetime: timedelta = LEAF_LIFETIME) -> bytes:
         """The certificate for ``request`` (PEM), in PEM with every intermediate after it and without the root.

@@ -1,0 +1,225 @@
+"""``sidestep ca``: what it makes, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sidestep.cli.ca import ca
+from sidestep.errors import CertificateError, OutputError
+from sidestep.pki.authority import Authority
+from sidestep.pki.identity import Identity
+from sidestep.pki.keys import new_key
+from sidestep.pki.pem import read_certificates
+from sidestep.pki.requests import new_request
+from sidestep.pki.spiffe import SpiffeId
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BILLING = "spiffe://cluster.local/ns/vms/sa/billing"
+LAYOUT = {"ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem"}
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(ca, [str(one) for one in arguments], catch_exceptions=False)
+
+
+def fails(*arguments: object) -> str:
+    """What click says of a command line that it does not take."""
+    result = run(*arguments)
+    assert result.exit_code == 2
+    return result.output
+
+
+def tree(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def authority(directory: Path) -> Authority:
+    return Authority.load({path.name: path.read_bytes() for path in directory.iterdir()}, datetime.now(UTC))
+
+
+def identity(directory: Path) -> Identity:
+    files = ("key.pem", "cert-chain.pem", "root-cert.pem")
+    return Identity(*[(directory / name).read_bytes() for name in files])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CA that tests only read."""
+    directory = tmp_path_factory.mktemp("ca") / "ca"
+    assert run("init", directory, "--machines-trust-domain", "vms.example").exit_code == 0
+    return directory
+
+
+def test_init_makes_istios_layout_twice_and_a_root(made: Path) -> None:
+    assert {path.name for path in (made / "mesh").iterdir()} == LAYOUT
+    assert {path.name for path in (made / "machines").iterdir()} == LAYOUT
+    assert {path.name for path in (made / "root").iterdir()} == {"root-cert.pem", "root-key.pem"}
+    roots = {(made / folder / "root-cert.pem").read_bytes() for folder in ("root", "mesh", "machines")}
+    assert len(roots) == 1
+    assert authority(made / "mesh").trust_domain == "cluster.local"
+    assert authority(made / "machines").trust_domain == "vms.example"
+
+
+def test_init_keeps_keys_to_their_owner(made: Path) -> None:
+    keys = list(made.rglob("*-key.pem"))
+    assert len(keys) == 3
+    assert {path.stat().st_mode & 0o777 for path in keys} == {0o600}
+    folders = [made, *(path for path in made.iterdir() if path.is_dir())]
+    assert {path.stat().st_mode & 0o777 for path in folders} == {0o700}
+
+
+def test_the_mesh_ca_passes_what_istiod_checks(made: Path) -> None:
+    command = ["openssl", "verify", "-CAfile", "root-cert.pem", "-untrusted", "cert-chain.pem", "ca-cert.pem"]
+    assert subprocess.run(command, cwd=made / "mesh", check=True, capture_output=True).stdout == b"ca-cert.pem: OK\n"
+    first = read_certificates((made / "mesh" / "cert-chain.pem").read_bytes(), "chain")[0]
+    assert first == authority(made / "mesh").certificate
+
+
+def test_init_says_what_each_folder_is_for(tmp_path: Path) -> None:
+    directory = tmp_path / "a ca"
+    said = run("init", directory, "--machines-trust-domain", "vms.example").output
+    assert "offline" in said
+    assert "trustDomains: [vms.example]" in said
+    command = next(line for line in said.splitlines() if "kubectl" in line)
+    files = {word.removeprefix("--from-file=") for word in shlex.split(command) if word.startswith("--from-file=")}
+    assert files == {str(directory / "mesh" / name) for name in LAYOUT}
+
+
+def test_init_again_changes_nothing(tmp_path: Path) -> None:
+    run("init", tmp_path / "ca")
+    before = tree(tmp_path)
+    again = run("init", tmp_path / "ca")
+    assert again.exit_code == 0
+    assert "holds this CA already" in again.output
+    assert json.loads(run("init", tmp_path / "ca", "-o", "json").output)["created"] is False
+    assert tree(tmp_path) == before
+
+
+def test_init_again_is_content_without_the_root_that_went_offline(tmp_path: Path) -> None:
+    run("init", tmp_path / "ca")
+    (tmp_path / "ca" / "root").rename(tmp_path / "vault")
+    assert "already" in run("init", tmp_path / "ca").output
+    assert not (tmp_path / "ca" / "root").exists()
+
+
+def test_init_never_overwrites(tmp_path: Path) -> None:
+    run("init", tmp_path / "ca")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "diary.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    run("init", tmp_path / "half")
+    (tmp_path / "half" / "machines" / "ca-key.pem").unlink()
+    before = tree(tmp_path)
+    with pytest.raises(OutputError, match=r"trust domain cluster\.local"):
+        run("init", tmp_path / "ca", "--trust-domain", "other.example")
+    for name in ("other", "file", "half"):
+        with pytest.raises(OutputError, match="holds no complete CA"):
+            run("init", tmp_path / name)
+    assert tree(tmp_path) == before
+
+
+def test_init_fills_an_empty_directory_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "ca").mkdir()
+    assert json.loads(run("init", tmp_path / "ca", "-o", "json").output)["created"] is True
+    assert [path.name for path in tmp_path.iterdir()] == ["ca"]
+
+
+def test_init_that_cannot_write_says_where(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match=r"cannot write .*file/ca"):
+        run("init", tmp_path / "file" / "ca")
+
+
+@pytest.mark.parametrize("trust_domain", ["", "Upper", "a/b", "a b", "x" * 256])
+def test_init_refuses_what_is_no_trust_domain(tmp_path: Path, trust_domain: str) -> None:
+    with pytest.raises(CertificateError, match=r"trust domain.*found.*allowed"):
+        run("init", tmp_path / "ca", "--trust-domain", trust_domain)
+    assert not list(tmp_path.iterdir())
+
+
+def test_issue_writes_a_set_that_verifies(made: Path, tmp_path: Path) -> None:
+    name = "spiffe://vms.example/ns/vms/sa/billing"
+    said = run("issue", made, tmp_path / "certs", "--id", name, "-o", "json").output
+    issued = identity(tmp_path / "certs")
+    issued.verify(datetime.now(UTC))
+    assert str(issued.spiffe_id) == name == json.loads(said)["identity"]
+    assert issued.not_after - issued.not_before == timedelta(hours=24, minutes=2)
+    assert (tmp_path / "certs" / "key.pem").is_symlink()
+    assert (tmp_path / "certs" / "key.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_issue_again_renews(made: Path, tmp_path: Path) -> None:
+    arguments = ("issue", made, tmp_path, "--id", "spiffe://vms.example/ns/vms/sa/billing")
+    run(*arguments)
+    first = identity(tmp_path)
+    run(*arguments, "--lifetime", "7d")
+    second = identity(tmp_path)
+    second.verify(datetime.now(UTC))
+    assert second.key != first.key
+    assert second.not_after - first.not_after > timedelta(days=5)
+
+
+def test_issue_takes_a_cacerts_directory(made: Path, tmp_path: Path) -> None:
+    run("issue", made / "mesh", tmp_path, "--id", BILLING)
+    identity(tmp_path).verify(datetime.now(UTC))
+
+
+def test_issue_for_a_bundle_takes_its_name(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps({"identity": BILLING}))
+    run("issue", made / "mesh", "--bundle", tmp_path)
+    assert str(identity(tmp_path / "certs").spiffe_id) == BILLING
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "cannot read"), ("{", "not JSON"), ("[]", "names no identity"), ('{"identity": 1}', "names no identity")],
+)
+def test_issue_for_what_is_no_bundle_is_refused(made: Path, tmp_path: Path, content: str | None, reason: str) -> None:
+    if content is not None:
+        (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(CertificateError, match=reason):
+        run("issue", made, "--bundle", tmp_path)
+    assert not (tmp_path / "certs").exists()
+
+
+def test_issue_refuses_a_foreign_trust_domain_and_writes_nothing(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(CertificateError, match=r"may not sign .*allow only vms\.example"):
+        run("issue", made, tmp_path / "certs", "--id", BILLING)
+    assert not (tmp_path / "certs").exists()
+
+
+@pytest.mark.parametrize("name", ["", "billing", "spiffe://vms.example/billing"])
+def test_issue_refuses_what_is_no_name(made: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(CertificateError, match="not a SPIFFE ID"):
+        run("issue", made, tmp_path / "certs", "--id", name)
+
+
+def test_issue_without_a_ca_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CertificateError, match=r"the CA in .*: ca-cert\.pem is missing"):
+        run("issue", tmp_path, tmp_path / "certs", "--id", BILLING)
+
+
+@pytest.mark.parametrize("lifetime", ["0h", "-1h", "91d", "1", "h", "1.5h", "1w", "1h\n", "١h", "999999999d"])
+def test_issue_refuses_a_lifetime_it_cannot_grant(made: Path, tmp_path: Path, lifetime: str) -> None:
+    said = fails("issue", made, tmp_path, "--id", BILLING, f"--lifetime={lifetime}")
+    assert "allowed" in said
+
+
+@pytest.mark.parametrize("arguments", [[], ["--id", BILLING], ["out"], ["out", "--bundle", "b"]])
+def test_issue_wants_a_directory_and_a_name_or_a_bundle(made: Path, arguments: list[str]) -> None:
+    assert "either OUT_DIR and --id, or --bundle" in fails("issue", made, *arguments)
+
+
+def test_a_loaded_ca_signs_requests_of_others(made: Path) -> None:
+    name = SpiffeId("vms.example", "vms", "billing")
+    chain = authority(made / "machines").sign(new_request(new_key(), name), name, datetime.now(UTC))
+    assert len(read_certificates(chain, "chain")) == 2
