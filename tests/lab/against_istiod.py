@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -11,10 +11,8 @@ import yaml
 from sidestep.lab.gateway import Export, gateway_bootstrap
 from sidestep.lab.sidecar import Inbound, Sidecar, sidecar_bootstrap
 from sidestep.lab.topology import Application, AuthorizationPolicy, MTLSMode, Protocol, Service, ServicePort
-from sidestep.lab.xds import Files
 
 ISTIOD = Path(__file__).parent / "istiod"
-FILES = Files(PurePosixPath("/lab"))
 SIDECARS = {
     "open.strict": "sidecar-strict.json",
     "guarded.strict": "sidecar-strict-with-policy.json",
@@ -129,7 +127,7 @@ def policy(app: str, namespace: str) -> AuthorizationPolicy | None:
 def lab_sidecar(name: str) -> Any:
     target = services()[name]
     inbound = tuple(Inbound(port, 20000 + index, 30000 + index) for index, port in enumerate(target.ports))
-    built = sidecar_bootstrap(Sidecar(target, inbound, (input_documents("mesh.yaml")[0]["trustDomain"],), FILES))
+    built = sidecar_bootstrap(Sidecar(target, inbound, (input_documents("mesh.yaml")[0]["trustDomain"],)))
     return json.loads(json.dumps(built))["static_resources"]
 
 
@@ -140,7 +138,7 @@ def lab_gateway() -> Any:
         if entry["spec"]["location"] == "MESH_INTERNAL"
         for port in service(entry).ports
     ]
-    built = gateway_bootstrap("gateway", listen=15444, exports=exports, files=FILES)
+    built = gateway_bootstrap("gateway", listen=15444, exports=exports)
     return json.loads(json.dumps(built))["static_resources"]
 
 

@@ -268,14 +268,14 @@ async def load(port: int, *, path: str = "/", concurrency: int = 8) -> AsyncIter
     At the end of the block every request in flight is waited for, so the counts are complete after it.
     """
     counts, stopping = Load(), asyncio.Event()
-    async with _http_client(connections=concurrency) as client, asyncio.TaskGroup() as workers:
-        url = f"http://127.0.0.1:{port}{path}"
-        for _ in range(concurrency):
-            workers.create_task(_requests(client, url, counts, stopping))
+    url = f"http://127.0.0.1:{port}{path}"
+    async with _http_client(connections=concurrency) as client:
+        callers = [asyncio.create_task(_requests(client, url, counts, stopping)) for _ in range(concurrency)]
         try:
             yield counts
         finally:
             stopping.set()
+            await asyncio.gather(*callers)
 
 
 async def _requests(client: httpx2.AsyncClient, url: str, counts: Load, stopping: asyncio.Event) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sidestep.lab.topology import ServicePort
-    from sidestep.lab.xds import Config, Files
+    from sidestep.lab.xds import Config
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,16 @@ class Export:
         return f"outbound_.{self.port.number}_._.{self.host}"
 
 
-def gateway_bootstrap(name: str, *, listen: int, exports: Sequence[Export], files: Files) -> Config:
+def gateway_bootstrap(name: str, *, listen: int, exports: Sequence[Export]) -> Config:
     """The whole configuration of one gateway Envoy."""
     return xds.bootstrap(
         name,
-        files,
-        listeners=[gateway_listener(listen, exports, files)],
+        listeners=[gateway_listener(listen, exports)],
         clusters=[gateway_cluster(export) for export in exports],
     )
 
 
-def gateway_listener(listen: int, exports: Sequence[Export], files: Files) -> Config:
+def gateway_listener(listen: int, exports: Sequence[Export]) -> Config:
     """The listener that stands for port 15443."""
     return {
         "name": f"127.0.0.1_{listen}",
@@ -53,9 +52,9 @@ def gateway_listener(listen: int, exports: Sequence[Export], files: Files) -> Co
         "enable_reuse_port": False,
         "traffic_direction": "OUTBOUND",
         "max_connections_to_accept_per_socket_event": 1,
-        "access_log": [xds.file_access_log(files.access_log)],
+        "access_log": [xds.file_access_log()],
         "listener_filters": [xds.tls_inspector()],
-        "filter_chains": [_filter_chain(export, files) for export in exports],
+        "filter_chains": [_filter_chain(export) for export in exports],
     }
 
 
@@ -66,9 +65,9 @@ def gateway_cluster(export: Export) -> Config:
     return {**cluster, "lb_policy": "LEAST_REQUEST", **(options if export.port.protocol.is_http2 else {})}
 
 
-def _filter_chain(export: Export, files: Files) -> Config:
+def _filter_chain(export: Export) -> Config:
     return {
         "filter_chain_match": {"server_names": [export.sni], "application_protocols": xds.MESH_ALPNS},
-        "filters": [xds.tcp_proxy(export.sni, files.access_log)],
+        "filters": [xds.tcp_proxy(export.sni)],
         "transport_socket_connect_timeout": "15s",
     }

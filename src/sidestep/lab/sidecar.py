@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from sidestep.lab import xds
 from sidestep.lab.authorization import http_rbac, network_rbac
 from sidestep.lab.topology import MTLSMode, Protocol
+from sidestep.pki.identity import CHAIN_FILE, KEY_FILE, ROOTS_FILE
 
 if TYPE_CHECKING:
     from sidestep.lab.topology import Service, ServicePort
-    from sidestep.lab.xds import Config, Files, Json
+    from sidestep.lab.xds import Config, Json
 
 _HTTP_ALPNS = ("istio-http/1.0", "istio-http/1.1", "istio-h2")
 _TCP_ALPNS = ("istio-peer-exchange", "istio")
@@ -91,29 +92,27 @@ class Sidecar:
     service: Service
     inbound: tuple[Inbound, ...]
     trust_domains: tuple[str, ...]
-    files: Files
 
 
 def sidecar_bootstrap(sidecar: Sidecar) -> Config:
     """The whole configuration of one sidecar Envoy."""
     return xds.bootstrap(
         f"sidecar~127.0.0.1~{sidecar.service.name}.{sidecar.service.namespace}",
-        sidecar.files,
         listeners=[inbound_listener(sidecar, inbound) for inbound in sidecar.inbound],
         clusters=[inbound_cluster(sidecar, inbound) for inbound in sidecar.inbound],
     )
 
 
-def secrets(files: Files) -> dict[str, Config]:
+def secrets() -> dict[str, Config]:
     """The SDS files of a sidecar: its certificate (``default``) and the roots (``ROOTCA``), by Istio's names."""
     certificate: Config = {
-        "certificate_chain": {"filename": files.certificate("cert-chain.pem")},
-        "private_key": {"filename": files.certificate("key.pem")},
+        "certificate_chain": {"filename": f"./{CHAIN_FILE}"},
+        "private_key": {"filename": f"./{KEY_FILE}"},
     }
-    roots: Config = {"trusted_ca": {"filename": files.certificate("root-cert.pem")}}
+    roots: Config = {"trusted_ca": {"filename": f"./{ROOTS_FILE}"}}
     return {
-        files.sds("default"): _secret("default", tls_certificate=certificate),
-        files.sds("ROOTCA"): _secret("ROOTCA", validation_context=roots),
+        "default.json": _secret("default", tls_certificate=certificate),
+        "ROOTCA.json": _secret("ROOTCA", validation_context=roots),
     }
 
 
@@ -128,7 +127,7 @@ def inbound_listener(sidecar: Sidecar, inbound: Inbound) -> Config:
         "max_connections_to_accept_per_socket_event": 1,
         "continue_on_listener_filters_timeout": True,
         "listener_filters_timeout": "0s",
-        "access_log": [xds.file_access_log(sidecar.files.access_log)],
+        "access_log": [xds.file_access_log()],
         "listener_filters": _listener_filters(chains),
         "filter_chains": [_filter_chain(sidecar, inbound, chain) for chain in chains],
     }
@@ -173,11 +172,11 @@ def _filter_chain(sidecar: Sidecar, inbound: Inbound, chain: Chain) -> Config:
     transport = "raw_buffer" if chain.transport is Transport.PLAINTEXT else "tls"
     alpns: Config = {"application_protocols": chain.alpns} if chain.alpns else {}
     policy = sidecar.service.policy
-    tcp = [*network_rbac(policy), xds.tcp_proxy(inbound.cluster, sidecar.files.access_log)]
+    tcp = [*network_rbac(policy), xds.tcp_proxy(inbound.cluster)]
     return {
         "name": f"0.0.0.0_{inbound.port.number}",
         "filter_chain_match": {"transport_protocol": transport, **alpns},
-        "filters": [_http_connection_manager(sidecar, inbound)] if chain.http else tcp,
+        "filters": [_http_connection_manager(sidecar.service, inbound)] if chain.http else tcp,
         **(_mtls(sidecar) if chain.transport is Transport.MTLS else {}),
     }
 
@@ -201,16 +200,16 @@ def _common_tls_context(sidecar: Sidecar) -> Config:
             "tls_maximum_protocol_version": "TLSv1_3",
             "cipher_suites": _CIPHER_SUITES,
         },
-        "tls_certificate_sds_secret_configs": [_sds("default", sidecar.files)],
+        "tls_certificate_sds_secret_configs": [_sds("default")],
         "combined_validation_context": {
             "default_validation_context": {"match_subject_alt_names": names},
-            "validation_context_sds_secret_config": _sds("ROOTCA", sidecar.files),
+            "validation_context_sds_secret_config": _sds("ROOTCA"),
         },
     }
 
 
-def _sds(name: str, files: Files) -> Config:
-    source: Config = {"path_config_source": {"path": files.sds(name)}, "resource_api_version": "V3"}
+def _sds(name: str) -> Config:
+    source: Config = {"path_config_source": {"path": f"./{name}.json"}, "resource_api_version": "V3"}
     return {"name": name, "sds_config": source}
 
 
@@ -219,7 +218,7 @@ def _secret(name: str, **content: Json) -> Config:
     return {"resources": [xds.typed(type_name, name=name, **content)]}
 
 
-def _http_connection_manager(sidecar: Sidecar, inbound: Inbound) -> Config:
+def _http_connection_manager(service: Service, inbound: Inbound) -> Config:
     request_id = xds.typed(
         "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig", use_request_id_for_trace_sampling=True
     )
@@ -227,15 +226,15 @@ def _http_connection_manager(sidecar: Sidecar, inbound: Inbound) -> Config:
     return xds.extension(
         "envoy.filters.network.http_connection_manager",
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        access_log=[xds.file_access_log(sidecar.files.access_log)],
+        access_log=[xds.file_access_log()],
         forward_client_cert_details="APPEND_FORWARD",
         set_current_client_cert_details={"dns": True, "subject": True, "uri": True},
-        http_filters=_http_filters(sidecar.service),
+        http_filters=_http_filters(service),
         normalize_path=True,
         path_with_escaped_slashes_action="KEEP_UNCHANGED",
         proxy_100_continue=True,
         request_id_extension={"typed_config": request_id},
-        route_config=_route_config(sidecar.service, inbound),
+        route_config=_route_config(service, inbound),
         server_name="istio-envoy",
         stat_prefix=f"inbound_0.0.0.0_{inbound.port.number};",
         stream_idle_timeout="0s",

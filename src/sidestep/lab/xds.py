@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
-
-if TYPE_CHECKING:
-    from pathlib import PurePath
+from typing import TypeAlias
 
 Json: TypeAlias = Mapping[str, "Json"] | Sequence["Json"] | str | int | float | bool | None
 Config: TypeAlias = dict[str, Json]
@@ -16,6 +12,9 @@ HTTP_PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 MESH_ALPNS = ("istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2")
 """What Istio's mTLS clients offer; whoever offers none of them is not one."""
 UNLIMITED = 4294967295
+
+BOOTSTRAP_FILE, ADMIN_SOCKET, ACCESS_LOG_FILE = "envoy.json", "admin.sock", "access.log"
+"""An Envoy of the lab runs in a directory of its own, and every path in its configuration is relative to it."""
 
 ACCESS_LOG: Mapping[str, str] = {
     "authority": "%REQ(:AUTHORITY)%",
@@ -55,36 +54,6 @@ EXPLANATION: Mapping[str, str] = {
 """What the lab logs besides: which principal called, and why a handshake failed."""
 
 
-@dataclass(frozen=True)
-class Files:
-    """Where one Envoy of the lab has its files. Absolute."""
-
-    directory: PurePath
-
-    @property
-    def bootstrap(self) -> str:
-        """The static configuration."""
-        return str(self.directory / "envoy.json")
-
-    @property
-    def admin(self) -> str:
-        """The unix socket of the admin interface."""
-        return str(self.directory / "admin.sock")
-
-    @property
-    def access_log(self) -> str:
-        """One JSON object a line."""
-        return str(self.directory / "access.log")
-
-    def sds(self, secret: str) -> str:
-        """The file that holds one SDS secret."""
-        return str(self.directory / f"{secret}.json")
-
-    def certificate(self, name: str) -> str:
-        """``cert-chain.pem``, ``key.pem`` or ``root-cert.pem``."""
-        return str(self.directory / name)
-
-
 def typed(type_name: str, **fields: Json) -> Config:
     """A message inside an ``Any``."""
     return {"@type": f"type.googleapis.com/{type_name}", **fields}
@@ -100,13 +69,13 @@ def address(port: int) -> Config:
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
-def file_access_log(path: str) -> Config:
+def file_access_log() -> Config:
     """Istio's access log as JSON, with the lab's explanation of who called and what failed."""
     return extension(
         "envoy.access_loggers.file",
         "envoy.extensions.access_loggers.file.v3.FileAccessLog",
         log_format={"json_format": {**ACCESS_LOG, **EXPLANATION}, "json_format_options": {}},
-        path=path,
+        path=ACCESS_LOG_FILE,
     )
 
 
@@ -119,12 +88,12 @@ def tls_inspector() -> Config:
     )
 
 
-def tcp_proxy(cluster: str, access_log: str) -> Config:
+def tcp_proxy(cluster: str) -> Config:
     """Forwards bytes to a cluster."""
     return extension(
         "envoy.filters.network.tcp_proxy",
         "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-        access_log=[file_access_log(access_log)],
+        access_log=[file_access_log()],
         cluster=cluster,
         stat_prefix=cluster,
     )
@@ -164,10 +133,10 @@ def http_protocol_options(**choice: Json) -> Config:
     return {"typed_extension_protocol_options": {HTTP_PROTOCOL_OPTIONS: typed(HTTP_PROTOCOL_OPTIONS, **choice)}}
 
 
-def bootstrap(node: str, files: Files, *, listeners: Sequence[Config], clusters: Sequence[Config]) -> Config:
+def bootstrap(node: str, *, listeners: Sequence[Config], clusters: Sequence[Config]) -> Config:
     """A whole static configuration, with the admin interface on a unix socket that only its owner may open."""
     return {
         "node": {"id": node, "cluster": "sidestep-lab"},
-        "admin": {"address": {"pipe": {"path": files.admin, "mode": 0o600}}},
+        "admin": {"address": {"pipe": {"path": ADMIN_SOCKET, "mode": 0o600}}},
         "static_resources": {"listeners": listeners, "clusters": clusters},
     }
