@@ -139,7 +139,7 @@ def test_init_that_cannot_write_says_where(tmp_path: Path) -> None:
         run("init", tmp_path / "file" / "ca")
 
 
-@pytest.mark.parametrize("trust_domain", ["", "Upper", "a/b", "a b", "x" * 256])
+@pytest.mark.parametrize("trust_domain", ["", "Upper", "a/b", "a b", "x" * 256, ".example"])
 def test_init_refuses_what_is_no_trust_domain(tmp_path: Path, trust_domain: str) -> None:
     with pytest.raises(CertificateError, match=r"trust domain.*found.*allowed"):
         run("init", tmp_path / "ca", "--trust-domain", trust_domain)
