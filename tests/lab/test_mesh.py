@@ -145,26 +145,60 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         runner.run(context.__aexit__(None, None, None))
 
 
+Way = tuple[str, int, tuple[str, ...]]
+
+
+@pytest.fixture(scope="module")
+def billing(lab: Lab) -> Iterator[dict[Way, int]]:
+    yield from every_way(lab, lab.billing)
+
+
+@pytest.fixture(scope="module")
+def stranger(lab: Lab) -> Iterator[dict[Way, int]]:
+    yield from every_way(lab, lab.stranger)
+
+
+def every_way(lab: Lab, identity: Identity) -> Iterator[dict[Way, int]]:
+    """One machine with a local listener for each way to call each service."""
+    ways = {(host, port, alpns) for host in ("open.strict", "open.perm", "guarded.strict") for port, alpns, _ in WAYS}
+    egresses = {way: lab.egress(*way) for way in sorted(ways)}
+    context = lab.machine(identity, *egresses.values())
+    lab.run(context.__aenter__())
+    yield {way: egress.listen for way, egress in egresses.items()}
+    lab.run(context.__aexit__(None, None, None))
+
+
 @pytest.mark.parametrize("host", ["open.strict", "open.perm", "guarded.strict"])
-@pytest.mark.parametrize(("port", "alpns", "call"), WAYS)
-def test_the_admitted_machine_is_served(lab: Lab, host: str, port: int, alpns: tuple[str, ...], call: Call) -> None:
-    answer = lab.run(lab.ask(lab.billing, lab.egress(host, port, alpns), call))
+@pytest.mark.parametrize("way", WAYS)
+def test_the_admitted_machine_is_served(
+    lab: Lab, billing: dict[Way, int], host: str, way: tuple[int, tuple[str, ...], Call]
+) -> None:
+    port, alpns, call = way
+    answer = lab.run(call(billing[host, port, alpns]))
     assert answer.ok, answer
     assert answer.principal == ("" if alpns == TCP_ALPNS else str(BILLING))
 
 
-@pytest.mark.parametrize(("port", "alpns", "call"), WAYS)
+@pytest.mark.parametrize("way", WAYS)
 def test_a_machine_without_a_policy_is_refused_by_the_sidecar(
-    lab: Lab, port: int, alpns: tuple[str, ...], call: Call
+    lab: Lab, stranger: dict[Way, int], way: tuple[int, tuple[str, ...], Call]
 ) -> None:
+    port, alpns, call = way
     log = lab.mesh.pods["guarded.strict.svc.cluster.local"].sidecar.log
     mark = log.mark()
-    answer = lab.run(lab.ask(lab.stranger, lab.egress("guarded.strict", port, alpns), call))
+    answer = lab.run(call(stranger["guarded.strict", port, alpns]))
     entry = lab.run(log.wait(mark, lambda entry: "rbac_access_denied" in entry.refusal))
     assert not answer.ok, answer
     assert entry is not None
     assert (entry.principal, entry.cluster or f"inbound|{port}||") == (str(STRANGER), f"inbound|{port}||")
     assert answer.status == {9000: "", 9001: "", 50051: "PERMISSION_DENIED"}.get(port, "403")
+
+
+def test_a_forged_client_certificate_header_changes_nothing(lab: Lab, stranger: dict[Way, int]) -> None:
+    forged = {"x-forwarded-client-cert": f"URI={BILLING}"}
+    open_, guarded = (stranger[host, 9080, HTTP1_ALPNS] for host in ("open.strict", "guarded.strict"))
+    assert lab.run(clients.http1(open_, headers=forged)).principal == str(STRANGER)
+    assert lab.run(clients.http1(guarded, headers=forged)).status == "403"
 
 
 def test_a_refused_machine_still_sees_a_greeting(lab: Lab) -> None:
@@ -322,7 +356,8 @@ async def main():
     directory = Path(sys.argv[1])
     with Ports() as ports, Watchdog() as watchdog:
         watchdog.temporary(directory)
-        async with start_mesh(MeshDescription((service,)), authorities, directory, Runtime(find(), ports, watchdog)) as mesh:
+        runtime = Runtime(find(), ports, watchdog)
+        async with start_mesh(MeshDescription((service,)), authorities, directory, runtime) as mesh:
             print(mesh.gateways[0].envoy.pid, *(pod.sidecar.pid for pod in mesh.pods.values()), flush=True)
             await asyncio.sleep(600)
 
