@@ -18,6 +18,7 @@ from hypercorn.config import Config
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+SERVING = "Running on http://0.0.0.0:9081"
 HTTP_PORTS = (9080, 9081)
 GRPC_PORT = 50051
 ECHO_PORTS = (9000, 9082)
@@ -101,19 +102,20 @@ def grpc_server() -> grpc.aio.Server:
 
 
 async def main(certificate: str, key: str) -> None:
-    """Serve until killed; ``serving`` is printed when every port is open."""
+    """Serve until killed. The HTTP ports are opened last, and Hypercorn says when."""
     own_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     own_tls.load_cert_chain(certificate, key)
     for port in ECHO_PORTS:
         await asyncio.start_server(echo, "0.0.0.0", port)
     await asyncio.start_server(greet, "0.0.0.0", GREETING_PORT)
     await asyncio.start_server(echo, "0.0.0.0", TLS_PORT, ssl=own_tls)
-    await grpc_server().start()
+    rpcs = grpc_server()
+    await rpcs.start()
     config = Config()
     config.bind = [f"0.0.0.0:{port}" for port in HTTP_PORTS]
     config.accesslog = None
-    print("serving", flush=True)  # noqa: T201 - the harness waits for it
     await serve(web, config)  # type: ignore[arg-type]
+    await rpcs.stop(None)
 
 
 if __name__ == "__main__":

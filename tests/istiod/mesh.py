@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
-from . import istiod, proxies
+from . import apps, istiod, proxies
 from .certificates import Authority
 from .network import Network
 from .processes import Process
@@ -106,7 +106,7 @@ class Mesh:
 
     def start(self, istiod_binary: Path) -> None:
         """Start everything, and return when all of it serves."""
-        apps = [self._start_app(service) for service in self.services.values()]
+        started = [self._start_app(service) for service in self.services.values()]
         hosts = [service.host for service in self.services.values()]
         control_plane = istiod.start(
             istiod_binary, INPUT / "objects", hosts, namespace=self.network.hub, run=self.run
@@ -118,8 +118,8 @@ class Mesh:
                 self._start_proxy("router" if service is GATEWAY else "sidecar", service)
         for proxy in self.proxies.values():
             proxy.process.wait_for(proxy.ready, f"{proxy.node_id} ready")
-        for app in apps:
-            app.wait_for(lambda app=app: "serving" in app.text(), "the application")
+        for app in started:
+            app.wait_for(lambda app=app: apps.SERVING in app.text(), "the application")
 
     def _start_app(self, service: Service) -> Process:
         namespace = self.network.add(service.short, service.address, captured=bool(service.service_account))
