@@ -1,0 +1,1 @@
+"""Envoy resources: one module a kind of resource."""

@@ -1,0 +1,48 @@
+"""One JSON object a call, on standard output: enough to say who called what, and why it failed.
+
+A failed gRPC call has response code 200: judge it by ``response_flags`` and ``grpc_status`` (facts/istio.md §13.3).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sidestep.compile.envoy.resources import extension
+
+if TYPE_CHECKING:
+    from sidestep.compile.envoy.resources import Resource
+
+_CONNECTION: Final[Resource] = {
+    "start_time": "%START_TIME%",
+    "duration": "%DURATION%",
+    "bytes_received": "%BYTES_RECEIVED%",
+    "bytes_sent": "%BYTES_SENT%",
+    "response_flags": "%RESPONSE_FLAGS%",
+    "upstream_cluster": "%UPSTREAM_CLUSTER_RAW%",
+    "upstream_host": "%UPSTREAM_HOST%",
+    "upstream_transport_failure_reason": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+    "downstream_remote_address": "%DOWNSTREAM_REMOTE_ADDRESS%",
+    "downstream_local_address": "%DOWNSTREAM_LOCAL_ADDRESS%",
+    "connection_termination_details": "%CONNECTION_TERMINATION_DETAILS%",
+}
+_REQUEST: Final[Resource] = {
+    **_CONNECTION,
+    "method": "%REQ(:METHOD)%",
+    "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+    "authority": "%REQ(:AUTHORITY)%",
+    "protocol": "%PROTOCOL%",
+    "response_code": "%RESPONSE_CODE%",
+    "response_code_details": "%RESPONSE_CODE_DETAILS%",
+    "grpc_status": "%GRPC_STATUS%",
+    "request_id": "%REQ(X-REQUEST-ID)%",
+    "user_agent": "%REQ(USER-AGENT)%",
+}
+
+
+def _to_stdout(fields: Resource) -> list[Resource]:
+    log_format: Resource = {"json_format": fields}
+    return [extension("envoy.access_loggers.stdout", "access_loggers.stream.v3.StdoutAccessLog", log_format=log_format)]
+
+
+HTTP_LOG: Final = _to_stdout(_REQUEST)
+TCP_LOG: Final = _to_stdout(_CONNECTION)

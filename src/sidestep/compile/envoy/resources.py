@@ -1,0 +1,38 @@
+"""What Envoy's resources are made of here: plain JSON values, typed extensions, files to watch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from sidestep.spec import EgressPort
+
+Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
+Resource: TypeAlias = dict[str, Json]
+
+TYPE: Final = "@type"
+LISTENER: Final = "type.googleapis.com/envoy.config.listener.v3.Listener"
+CLUSTER: Final = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+SECRET: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+
+
+def extension(name: str, message: str, **config: Json) -> Resource:
+    """An extension by its name, configured by ``message`` (without the ``envoy.extensions.`` that all begin with)."""
+    return {"name": name, "typed_config": typed(message, **config)}
+
+
+def typed(message: str, **config: Json) -> Resource:
+    """A typed configuration: Envoy goes by the type alone."""
+    return {TYPE: f"type.googleapis.com/envoy.extensions.{message}", **config}
+
+
+def from_file(path: str, watched_directory: str) -> Resource:
+    """A source that is read again when something is renamed into the directory, and only then (facts c)."""
+    source: Resource = {"path": path, "watched_directory": {"path": watched_directory}}
+    return {"resource_api_version": "V3", "path_config_source": source}
+
+
+def cluster_name(port: EgressPort) -> str:
+    """Istio's name for the cluster. It is no DNS name: Envoy's DNS filter would answer those with a gateway (facts b)."""
+    return f"outbound|{port.number}||{port.service.host}"

@@ -1,0 +1,45 @@
+"""The plan: everything that one machine's bundle will say, before it takes the form of files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sidestep.compile.envoy import bootstrap, clusters, listeners, secrets
+from sidestep.compile.envoy.peer_metadata import PeerMetadata
+
+if TYPE_CHECKING:
+    from sidestep.compile.envoy.resources import Resource
+    from sidestep.spec import Machine
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One machine's Envoy, as resources of its API, and the machine that they were made from."""
+
+    machine: Machine
+    bootstrap: Resource
+    listeners: list[Resource]
+    clusters: list[Resource]
+    identity: Resource
+    """Secret: the workload's certificate and key, from files."""
+    roots: Resource
+    """Secret: the root certificates that servers are checked against, from a file."""
+
+    @property
+    def static_bootstrap(self) -> Resource:
+        """The same configuration with everything inline: ``--mode validate`` does not read what is dynamic (facts k)."""
+        return bootstrap.static(self.bootstrap, self.listeners, self.clusters)
+
+
+def compile_machine(machine: Machine) -> Plan:
+    """The plan for one machine. The same machine gives the same plan, to the byte."""
+    metadata = PeerMetadata.of(machine)
+    return Plan(
+        machine=machine,
+        bootstrap=bootstrap.dynamic(metadata),
+        listeners=listeners.egress(machine, metadata),
+        clusters=clusters.egress(machine),
+        identity=secrets.identity(),
+        roots=secrets.roots(),
+    )

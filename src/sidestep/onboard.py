@@ -1,0 +1,192 @@
+"""The library's front door: documents in, a machine's bundle out.
+
+::
+
+    spec = onboard.load(["mesh.yaml", "billing.yaml"])
+    [bundle] = onboard.bundles(spec)
+    bundle.install(Path("bundle"), validate=proxy.find().validate)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import orjson
+
+from sidestep import spec as documents
+from sidestep.compile import Plan, compile_machine
+from sidestep.errors import OutputError, Problem, SpecError
+from sidestep.files import STAGING, File, FileTree, put_in_place, staged
+from sidestep.outputs import envoy
+
+if TYPE_CHECKING:
+    from sidestep.spec import Machine, Spec
+
+Validate = Callable[[Path, str], None]
+"""Takes a directory and the name of a bootstrap in it; raises `EnvoyRejected` where Envoy refuses that."""
+
+VALIDATION: Final = ".validation.json"
+
+
+def load(files: Iterable[str]) -> Spec:
+    """Reads documents from files (``-`` is standard input). Raises `SpecError` with every problem found."""
+    return documents.load(files, datetime.now(UTC))
+
+
+def bundles(spec: Spec, workload: str | None = None) -> list[Bundle]:
+    """The bundle of every workload, or of the one that is called ``NAME`` or ``NAMESPACE/NAME``. Raises `SpecError`."""
+    machines = [machine for machine in spec.machines if workload in {None, *_names(machine)}]
+    if not machines or (workload is not None and len(machines) > 1):
+        known = ", ".join(_names(machine)[1] for machine in spec.machines)
+        allowed = known or "a document of kind Workload"
+        message = "several workloads have this name" if machines else "there is no such workload"
+        raise SpecError([Problem("--workload" if workload else "documents", 0, 0, "", workload or "", allowed, message)])
+    return [Bundle(compile_machine(machine)) for machine in machines]
+
+
+def directory_names(bundles: Sequence[Bundle]) -> list[str]:
+    """A directory name for each of several bundles: the workload's, with its namespace where two share it."""
+    metadata = [bundle.plan.machine.workload.metadata for bundle in bundles]
+    count = Counter(each.name for each in metadata)
+    return [each.name if count[each.name] == 1 else f"{each.name}.{each.namespace}" for each in metadata]
+
+
+def _names(machine: Machine) -> tuple[str, str]:
+    metadata = machine.workload.metadata
+    return metadata.name, f"{metadata.namespace}/{metadata.name}"
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What came of installing a bundle."""
+
+    directory: Path
+    new: bool
+    changed: tuple[str, ...]
+    """Files that were written."""
+    kept: tuple[str, ...]
+    """Files that an issuer has put there since, and that were left as they are."""
+
+    @property
+    def restart(self) -> bool:
+        """Whether a running Envoy must be restarted: all but the bootstrap it re-reads by itself."""
+        return not self.new and envoy.BOOTSTRAP in self.changed
+
+    @property
+    def state(self) -> Literal["created", "updated", "unchanged"]:
+        """The outcome in one word."""
+        return "created" if self.new else "updated" if self.changed else "unchanged"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One machine's files, ready to be put in place."""
+
+    plan: Plan
+
+    @property
+    def workload(self) -> dict[str, str]:
+        """Name and namespace of the workload."""
+        metadata = self.plan.machine.workload.metadata
+        return {"name": metadata.name, "namespace": metadata.namespace}
+
+    @cached_property
+    def tree(self) -> FileTree:
+        """The files."""
+        return envoy.render(self.plan)
+
+    def install(self, directory: Path, *, validate: Validate, force: bool = False) -> Installed:
+        """Puts the bundle into ``directory``, new or over an earlier one of the same workload, once Envoy accepts it.
+
+        If anything fails, what was there stays whole. With ``force`` other people's files of the same names are
+        replaced too. Raises `OutputError` and what ``validate`` raises.
+        """
+        present = _Present.read(directory)
+        if not force:
+            present.check(self)
+        changed, kept = present.compare(self.tree)
+        tree = FileTree({**self.tree.files, VALIDATION: File(envoy.validation(self.plan))}, self.tree.directories)
+        with staged(tree, directory) as staging:
+            validate(staging, VALIDATION)
+            put_in_place(staging, directory, changed)
+        return Installed(directory, present.manifest is None, tuple(changed), tuple(kept))
+
+
+@dataclass(frozen=True)
+class _Present:
+    """What is in a directory before a bundle goes there."""
+
+    directory: Path
+    entries: frozenset[str]
+    manifest: Mapping[str, object] | None
+
+    @classmethod
+    def read(cls, directory: Path) -> _Present:
+        try:
+            entries = frozenset(path.name for path in directory.iterdir())
+            return cls(directory, entries, _manifest(directory / envoy.MANIFEST))
+        except FileNotFoundError:
+            return cls(directory, frozenset(), None)
+        except OSError as error:
+            raise OutputError(f"{directory}: cannot be read: {error.strerror}") from error
+
+    def check(self, bundle: Bundle) -> None:
+        """Raises `OutputError` where something would be overwritten that is not ours."""
+        if self.manifest is None:
+            ours = {"certs", STAGING} | (set(bundle.tree.files) | {"sds"} if STAGING in self.entries else set())
+            foreign = sorted(self.entries - ours)
+            reason = f"holds {', '.join(foreign[:5])}, and no bundle" if foreign else ""
+        elif self.manifest.get("workload") != (workload := bundle.workload):
+            reason = f"holds the bundle of another workload, not of {workload['namespace']}/{workload['name']}"
+        else:
+            edited = [name for name in bundle.tree.files if self._edited(name, bundle.tree)]
+            reason = f"{', '.join(edited)} changed since the bundle was rendered" if edited else ""
+        if reason:
+            raise OutputError(f"{self.directory}: {reason}", hint="Choose another directory, or replace it with --force.")
+
+    def compare(self, tree: FileTree) -> tuple[list[str], list[str]]:
+        """The files to write, in the order to write them, and those that are an issuer's by now."""
+        different = [name for name, file in tree.files.items() if self._digest(name) != _digest(file.content)]
+        kept = [name for name in different if name == envoy.ROOTS and self._issued(name)]
+        return [name for name in different if name not in kept], kept
+
+    def _edited(self, name: str, tree: FileTree) -> bool:
+        if name in {envoy.ROOTS, envoy.MANIFEST}:
+            return False
+        return self._digest(name) not in {None, self._written(name), _digest(tree.files[name].content)}
+
+    def _issued(self, name: str) -> bool:
+        return self._digest(name) not in {None, self._written(name)}
+
+    def _written(self, name: str) -> object:
+        """The digest of the file that we put there."""
+        digests = (self.manifest or {}).get("sha256")
+        return digests.get(name) if isinstance(digests, dict) else None
+
+    def _digest(self, name: str) -> str | None:
+        try:
+            return _digest((self.directory / name).read_bytes())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise OutputError(f"{self.directory / name}: cannot be read: {error.strerror}") from error
+
+
+def _digest(content: bytes) -> str:
+    return sha256(content).hexdigest()
+
+
+def _manifest(path: Path) -> Mapping[str, object] | None:
+    """The manifest of a bundle of ours; None for anything else."""
+    try:
+        manifest = orjson.loads(path.read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return None
+    return manifest if isinstance(manifest, dict) and manifest.get("kind") == envoy.KIND else None

@@ -1,0 +1,82 @@
+"""A plain Envoy directory: what a stock ``envoy -c envoy.json`` runs, without anything of ours.
+
+::
+
+    envoy.json          bootstrap; changing it takes a restart
+    cds.json lds.json   clusters and listeners, watched
+    sds/                where the certificate and the roots are read from, watched
+    certs/              cert-chain.pem, key.pem, root-cert.pem: put there by whoever issues them, watched
+    manifest.json       what the bundle was made from, and a digest of every other file
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from sidestep import __version__
+from sidestep.compile.envoy.secrets import DIRECTORY
+from sidestep.files import File, FileTree
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sidestep.compile import Plan
+    from sidestep.compile.envoy.resources import Json, Resource
+    from sidestep.spec import Machine
+
+BOOTSTRAP: Final = "envoy.json"
+MANIFEST: Final = "manifest.json"
+ROOTS: Final = f"{DIRECTORY.removeprefix('./')}/root-cert.pem"
+KIND: Final = "Bundle"
+_PRIVATE: Final = 0o700
+
+
+def render(plan: Plan) -> FileTree:
+    """The bundle's files. The same plan gives the same bytes."""
+    files = {
+        BOOTSTRAP: _file(plan.bootstrap),
+        "cds.json": _discovery(plan.clusters),
+        "lds.json": _discovery(plan.listeners),
+        "sds/identity.json": _discovery([plan.identity]),
+        "sds/roots.json": _discovery([plan.roots]),
+    }
+    if plan.machine.roots:
+        files[ROOTS] = File(plan.machine.roots)
+    files[MANIFEST] = _file(_manifest(plan.machine, files))
+    return FileTree(files, directories={"sds": 0o755, DIRECTORY.removeprefix("./"): _PRIVATE})
+
+
+def validation(plan: Plan) -> bytes:
+    """A bootstrap for ``envoy --mode validate``, to be run in the bundle's directory."""
+    return orjson.dumps(plan.static_bootstrap)
+
+
+def _discovery(resources: Sequence[Resource]) -> File:
+    """A DiscoveryResponse. Its version is a digest, so that the admin API tells which file an Envoy has taken."""
+    content = orjson.dumps(resources)
+    version = sha256(content).hexdigest()[:16].encode()
+    return File(b'{"version_info":"%s","resources":%s}\n' % (version, content))
+
+
+def _file(value: Json) -> File:
+    return File(orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def _manifest(machine: Machine, files: dict[str, File]) -> Resource:
+    metadata = machine.workload.metadata
+    return {
+        "apiVersion": machine.workload.api_version,
+        "kind": KIND,
+        "identity": machine.identity,
+        "workload": {"name": metadata.name, "namespace": metadata.namespace},
+        "mesh": machine.mesh.metadata.name,
+        "sidestep": __version__,
+        "egress": [
+            {"listen": str(port.listen), "host": port.service.host, "port": port.number, "protocol": port.protocol}
+            for port in machine.egress
+        ],
+        "sha256": {path: sha256(file.content).hexdigest() for path, file in files.items()},
+    }

@@ -1,0 +1,25 @@
+"""The user's documents: YAML in, checked and resolved models out.
+
+``documents`` reads YAML and knows where everything stands in it, ``model`` says what a document may hold, ``resolve``
+brings a workload together with the mesh that it names, ``load`` does all three and reports every problem at once.
+"""
+
+from sidestep.spec.load import Spec, load, schema
+from sidestep.spec.model import Gateway, Mesh, Port, Service, Workload
+from sidestep.spec.resolve import EgressPort, Machine
+from sidestep.spec.scalars import Listen, Protocol
+
+__all__ = [
+    "EgressPort",
+    "Gateway",
+    "Listen",
+    "Machine",
+    "Mesh",
+    "Port",
+    "Protocol",
+    "Service",
+    "Spec",
+    "Workload",
+    "load",
+    "schema",
+]

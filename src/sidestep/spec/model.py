@@ -1,0 +1,205 @@
+"""What a document may hold: kinds ``Mesh`` and ``Workload`` of ``sidestep/v1alpha1``.
+
+Field descriptions are what editors show (`sidestep schema`). Everything is immutable once read.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+from sidestep.spec.scalars import (
+    Address,
+    DnsName,
+    FileName,
+    LabelKey,
+    LabelValue,
+    ListenAddress,
+    Name,
+    PortNumber,
+    PortProtocol,
+    ServerIdentity,
+    ServiceAccount,
+    TrustDomain,
+    not_allowed,
+)
+
+API_VERSION: Final = "sidestep/v1alpha1"
+MAX_SNI: Final = 255
+"""Bytes; Envoy refuses a longer server name (facts/envoy.md k)."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=to_camel, extra="forbid", frozen=True, strict=True, defer_build=True, use_attribute_docstrings=True
+    )
+
+
+class Metadata(_Model):
+    """What a document is called."""
+
+    name: Name
+    """Name of the object."""
+
+
+class WorkloadMetadata(Metadata):
+    """What a workload is called, in Kubernetes' words."""
+
+    namespace: Name = "default"
+    """Namespace of the workload's identity; it need not exist in a cluster."""
+    labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
+    """Labels; `app` and `version` (or `app.kubernetes.io/name` and `/version`) name the machine in the mesh's telemetry."""
+
+
+class Gateway(_Model):
+    """An east-west gateway of the mesh, with a server of mode AUTO_PASSTHROUGH."""
+
+    address: Address
+    """IP address or DNS name under which machines reach the gateway."""
+    port: PortNumber = 15443
+    """Port of the AUTO_PASSTHROUGH server."""
+
+
+class Port(_Model):
+    """A port of a service."""
+
+    number: PortNumber
+    """The service's own port number (not the target port of its pods)."""
+    protocol: PortProtocol | None = None
+    """What Istio was told that the port carries; leave it out where Istio was told nothing (then each egress says it)."""
+
+
+class AnyWorkload(_Model):
+    """A looser rule for who may answer as a service. Exactly one of the two."""
+
+    namespace: Name | None = None
+    """Any workload of this namespace may answer."""
+    trust_domain: TrustDomain | None = None
+    """Any workload of this trust domain may answer."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.namespace is None) == (self.trust_domain is None):
+            raise not_allowed("says too little or too much", "exactly one of namespace and trustDomain")
+        return self
+
+
+class Service(_Model):
+    """A service of the mesh that machines may reach through its gateways."""
+
+    host: DnsName
+    """The service's full host name, such as reviews.bookinfo.svc.cluster.local."""
+    ports: Annotated[list[Port], Field(min_length=1)]
+    """The service's ports."""
+    service_accounts: list[ServerIdentity] = Field(default_factory=list)
+    """Service accounts that its pods run as; nobody else can answer in its place."""
+    unsafe_any_workload_of: AnyWorkload | None = None
+    """Instead of serviceAccounts: accept any workload of a namespace or of the whole trust domain as this service."""
+
+    @property
+    def namespace(self) -> str | None:
+        """The Kubernetes namespace that the host names; None for a host of another form."""
+        labels = self.host.split(".", 3)
+        return labels[1] if len(labels) == 4 and labels[2] == "svc" else None
+
+    def sni(self, port: int) -> str:
+        """The server name that an east-west gateway routes by, without a subset (facts/istio.md §1.1)."""
+        return f"outbound_.{port}_._.{self.host}"
+
+    def server_identities(self, trust_domain: str) -> list[str]:
+        """The SPIFFE IDs of ``serviceAccounts``, whole."""
+        return [_spiffe_id(account, self.namespace, trust_domain) for account in self.service_accounts]
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> Self:
+        longest = max(len(self.sni(port.number)) for port in self.ports)
+        if longest > MAX_SNI:
+            raise not_allowed(f"the host makes a server name (SNI) of {longest} bytes", f"at most {MAX_SNI} bytes")
+        return self
+
+    @model_validator(mode="after")
+    def _server_is_pinned(self) -> Self:
+        if not self.service_accounts and self.unsafe_any_workload_of is None:
+            raise not_allowed(
+                "nothing says who may answer as this service",
+                "serviceAccounts, or unsafeAnyWorkloadOf with a namespace or trustDomain",
+            )
+        if self.service_accounts and self.unsafe_any_workload_of is not None:
+            raise not_allowed("serviceAccounts and unsafeAnyWorkloadOf exclude each other", "one of the two")
+        if self.namespace is None and not all("/" in account for account in self.service_accounts):
+            raise not_allowed(
+                "the host does not tell the namespace of its service accounts",
+                "NAMESPACE/SERVICE-ACCOUNT or a whole SPIFFE ID for a host that is not NAME.NAMESPACE.svc.…",
+            )
+        return self
+
+
+def _spiffe_id(account: str, namespace: str | None, trust_domain: str) -> str:
+    if account.startswith("spiffe://"):
+        return account
+    own_namespace, _, name = account.rpartition("/")
+    return f"spiffe://{trust_domain}/ns/{own_namespace or namespace}/sa/{name}"
+
+
+class MeshSpec(_Model):
+    """How a mesh is reached and what it offers."""
+
+    trust_domain: TrustDomain = "cluster.local"
+    """The mesh's trust domain (meshConfig.trustDomain)."""
+    roots: FileName | None = None
+    """File with the mesh's root certificates (PEM), relative to this document; seeds the bundle's root-cert.pem."""
+    gateways: Annotated[list[Gateway], Field(min_length=1)]
+    """East-west gateways in order of preference: the next one is used while those before it fail."""
+    services: Annotated[list[Service], Field(min_length=1)]
+    """Services that the gateways export."""
+
+
+class Egress(_Model):
+    """A service that the workload may call."""
+
+    host: DnsName
+    """The service: its full host name, or the beginning of it where that is unambiguous (reviews.bookinfo)."""
+    port: PortNumber | None = None
+    """One port of the service; without it every port, each listened on under its own number."""
+    protocol: PortProtocol | None = None
+    """What to speak on a port that the Mesh lists without a protocol."""
+    listen: ListenAddress | None = None
+    """Local address for the application to call; 127.0.0.1 and the service's port number unless said otherwise."""
+
+
+class WorkloadSpec(_Model):
+    """What a machine, or a group of equal machines, is and may call."""
+
+    service_account: ServiceAccount | None = None
+    """Service account of the workload's SPIFFE ID; the workload's name unless said otherwise."""
+    mesh: Name | None = None
+    """Name of the Mesh, where there are several."""
+    machine: Name | None = None
+    """Name of the machine (or group) that it runs on. Workloads of one machine cannot share a listen address."""
+    egress: Annotated[list[Egress], Field(min_length=1)]
+    """The services that it calls."""
+
+
+class Mesh(_Model):
+    """A mesh, as machines outside of it see it."""
+
+    api_version: Literal["sidestep/v1alpha1"]
+    kind: Literal["Mesh"]
+    metadata: Metadata
+    spec: MeshSpec
+
+
+class Workload(_Model):
+    """One machine, or a group of equal machines, outside the mesh."""
+
+    api_version: Literal["sidestep/v1alpha1"]
+    kind: Literal["Workload"]
+    metadata: WorkloadMetadata
+    spec: WorkloadSpec
+
+    @property
+    def service_account(self) -> str:
+        """The service account that its identity names."""
+        return self.spec.service_account or self.metadata.name

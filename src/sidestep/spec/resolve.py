@@ -1,0 +1,164 @@
+"""A workload and the mesh it names, brought together: every egress becomes ports of known services."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+from sidestep.errors import Problem
+from sidestep.spec.documents import Document, Path, shown
+from sidestep.spec.model import Egress, Mesh, Port, Service, Workload
+from sidestep.spec.scalars import Listen, Protocol
+
+
+@dataclass(frozen=True)
+class EgressPort:
+    """One port of one service, and the local address that stands for it."""
+
+    service: Service
+    number: int
+    protocol: Protocol
+    declared: bool
+    """Whether Istio was told the protocol; where not, it detects it on every connection."""
+    listen: Listen
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A workload with all that it needs to know of its mesh: what the compiler takes."""
+
+    mesh: Mesh
+    workload: Workload
+    egress: tuple[EgressPort, ...]
+    roots: bytes = field(default=b"", repr=False)
+    """The mesh's root certificates (PEM), where the document names a file of them."""
+
+    @property
+    def identity(self) -> str:
+        """The workload's SPIFFE ID (facts/istio.md §5.1)."""
+        metadata = self.workload.metadata
+        trust_domain = self.mesh.spec.trust_domain
+        return f"spiffe://{trust_domain}/ns/{metadata.namespace}/sa/{self.workload.service_account}"
+
+
+class Services:
+    """The services of one mesh, to be found by any beginning of their name that is unambiguous."""
+
+    def __init__(self, services: Iterable[Service]) -> None:
+        self._by_prefix: dict[str, list[Service]] = defaultdict(list)
+        self._by_host: dict[str, Service] = {}
+        for service in services:
+            self._by_host[service.host] = service
+            at = service.host.find(".")
+            while at > 0:
+                self._by_prefix[service.host[:at]].append(service)
+                at = service.host.find(".", at + 1)
+
+    def matching(self, name: str) -> Sequence[Service]:
+        """The services that ``name`` can mean: the one with exactly that host, else all whose host begins with it."""
+        exact = self._by_host.get(name)
+        return [exact] if exact else self._by_prefix.get(name, [])
+
+    def like(self, name: str) -> list[str]:
+        """Hosts to suggest for a name that means nothing."""
+        return get_close_matches(name, self._by_host, 3, 0.4) or sorted(self._by_host)[:3]
+
+
+@dataclass
+class Resolution:
+    """What came of one workload's egress: ports, and problems."""
+
+    document: Document
+    services: Services
+    ports: list[EgressPort] = field(default_factory=list)
+    paths: list[Path] = field(default_factory=list)
+    """For each of ``ports``, where in the document its egress stands."""
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(self, index: int, egress: Egress) -> None:
+        """Resolves ``spec.egress[index]``."""
+        path: Path = ("spec", "egress", index)
+        service = self._service(path, egress)
+        if service is None:
+            return
+        ports = self._ports(path, egress, service)
+        if egress.listen and len(ports) > 1:
+            self._problem((*path, "listen"), "one address cannot stand for several ports", str(egress.listen), "add `port`")
+            return
+        for port in ports:
+            protocol = self._protocol(path, egress, service, port)
+            if protocol:
+                listen = egress.listen or Listen("127.0.0.1", port.number)
+                self.ports.append(EgressPort(service, port.number, protocol, port.protocol is not None, listen))
+                self.paths.append(path)
+
+    def _problem(self, path: Path, message: str, found: str, allowed: str) -> None:
+        self.problems.append(self.document.problem(path, message, found=found, allowed=allowed))
+
+    def _service(self, path: Path, egress: Egress) -> Service | None:
+        found = self.services.matching(egress.host)
+        if len(found) == 1:
+            return found[0]
+        path = (*path, "host")
+        if found:
+            candidates = _listing(sorted(service.host for service in found))
+            self._problem(path, "the name is ambiguous", shown(egress.host), candidates)
+        else:
+            candidates = _listing(self.services.like(egress.host))
+            self._problem(path, "the mesh has no such service", shown(egress.host), f"a service of the Mesh, such as {candidates}")
+        return None
+
+    def _ports(self, path: Path, egress: Egress, service: Service) -> Sequence[Port]:
+        if egress.port is None:
+            return service.ports
+        ports = [port for port in service.ports if port.number == egress.port]
+        if not ports:
+            allowed = ", ".join(str(port.number) for port in service.ports)
+            self._problem((*path, "port"), f"{service.host} has no such port", str(egress.port), allowed)
+        return ports
+
+    def _protocol(self, path: Path, egress: Egress, service: Service, port: Port) -> Protocol | None:
+        place = f"port {port.number} of {service.host}"
+        if port.protocol is None and egress.protocol is None:
+            message = f"the Mesh gives no protocol for {place}, so say what to speak"
+            self._problem((*path, "protocol"), message, "nothing", "protocol: HTTP or TCP (HTTP2 or GRPC where the service speaks it)")
+        elif port.protocol is not None and egress.protocol not in {None, port.protocol}:
+            message = f"the Mesh declares {place} as {port.protocol}"
+            self._problem((*path, "protocol"), message, str(egress.protocol), f"{port.protocol}, or leave it out")
+        else:
+            return port.protocol or egress.protocol
+        return None
+
+
+def _listing(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def clashes(machines: Iterable[Sequence[tuple[Workload, Resolution]]]) -> Iterator[Problem]:
+    """Listen addresses that are taken twice, among the workloads of each machine."""
+    for workloads in machines:
+        taken: dict[tuple[bool, int], dict[str, str]] = defaultdict(dict)
+        for workload, resolution in workloads:
+            for port, path in zip(resolution.ports, resolution.paths, strict=True):
+                listen = port.listen
+                owners = taken[":" in listen.address, listen.port]
+                owner = _owner(owners, listen)
+                if owner:
+                    yield _clash(resolution.document, path, listen, owner)
+                else:
+                    owners[listen.address] = f"{workload.metadata.name} for {port.service.host}:{port.number}"
+
+
+def _owner(owners: Mapping[str, str], listen: Listen) -> str | None:
+    """Who keeps ``listen`` from being bound: the same address, or either of the two standing for every address."""
+    if not owners or listen.address in owners:
+        return owners.get(listen.address)
+    everywhere = next((owners[address] for address in ("0.0.0.0", "::") if address in owners), None)
+    return everywhere or (next(iter(owners.values())) if listen.is_unspecified else None)
+
+
+def _clash(document: Document, path: Path, listen: Listen, owner: str) -> Problem:
+    allowed = "a `listen` address of its own, or another `machine` for one of two workloads"
+    return document.problem((*path, "listen"), f"already listened on by {owner}", found=str(listen), allowed=allowed)
