@@ -18,8 +18,8 @@ from hypercorn.config import Config
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-SERVING = "Running on http://0.0.0.0:9081"
-HTTP_PORTS = (9080, 9081)
+HTTP_PORTS = (9080, 9081, 9083)
+SERVING = "Running on http://0.0.0.0:9083"
 GRPC_PORT = 50051
 ECHO_PORTS = (9000, 9082)
 GREETING_PORT = 9001
@@ -44,8 +44,6 @@ async def _answer(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], 
         body += event["body"]
         if not event.get("more_body"):
             break
-    if scope["path"] == "/slow":
-        await asyncio.sleep(0.3)
     headers = [[name.decode(), value.decode()] for name, value in scope["headers"]]
     heard = {"version": scope["http_version"], "path": scope["path"], "headers": headers, "body": body.decode()}
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})

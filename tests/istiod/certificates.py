@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DAY = dt.timedelta(days=1)
-FILES = ("cert-chain.pem", "key.pem", "root-cert.pem")
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,37 @@ class Identity:
     def trusting(self, other: Authority) -> Identity:
         return replace(self, root=pem(other.root))
 
-    def fingerprint(self) -> str:
-        """SHA-256 of the leaf, as it stands in ``x-forwarded-client-cert``."""
-        return x509.load_pem_x509_certificates(self.chain)[0].fingerprint(hashes.SHA256()).hex()
+    @property
+    def files(self) -> dict[str, bytes]:
+        """The files in which Istio's agent, and so a bundle, has them."""
+        return {"cert-chain.pem": self.chain, "key.pem": self.key, "root-cert.pem": self.root}
 
     def write(self, folder: Path) -> None:
-        """Put the three files in place, each by a rename, as whoever issues certificates does it."""
+        """Put the files in place one by one, each by a rename."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in zip(FILES, (self.chain, self.key, self.root), strict=True):
-            fresh = folder / f".{name}.new"
-            fresh.touch(mode=0o600)
-            fresh.write_bytes(content)
-            fresh.rename(folder / name)
+        for name, content in self.files.items():
+            _write(folder / f".{name}.new", content).rename(folder / name)
+
+    def link(self, folder: Path) -> None:
+        """Put the files in place all at once: links to a directory that a rename exchanges, as Kubernetes does it."""
+        version = folder / f".{uuid4().hex}"
+        version.mkdir(mode=0o700)
+        for name, content in self.files.items():
+            _write(version / name, content)
+        fresh = folder / "..data.new"
+        fresh.symlink_to(version.name)
+        fresh.rename(folder / "..data")
+        for name in self.files:
+            if not (folder / name).is_symlink():
+                link = folder / f".{name}.new"
+                link.symlink_to(f"..data/{name}")
+                link.rename(folder / name)
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.touch(mode=0o600)
+    path.write_bytes(content)
+    return path
 
 
 class Authority:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import httpx2
 from websockets.sync.client import connect
 
 from .apps import GRPC_SERVICE
@@ -67,6 +68,12 @@ class Rpc:
     details: str = ""
     replies: tuple[str, ...] = ()
 
+    @property
+    def heard(self) -> dict[str, Any]:
+        """What the application says it heard."""
+        heard: dict[str, Any] = json.loads(self.replies[0])
+        return heard
+
 
 @dataclass(frozen=True)
 class Load:
@@ -96,12 +103,6 @@ def _request(
     return Response(response.status, {key.lower(): value for key, value in response.getheaders()}, text, heard)
 
 
-def parallel_http_calls(address: Address, count: int, path: str) -> list[Response]:
-    """``count`` calls at the same time."""
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(lambda _: http_call(address, path=path), range(count)))
-
-
 def http_load(address: Address, callers: int, stop: Path) -> Load:
     """Calls over kept-alive connections until the file ``stop`` is there."""
     with ThreadPoolExecutor(callers) as pool:
@@ -127,15 +128,15 @@ def _call_until(address: Address, stop: Path) -> Load:
     return Load(answered, tuple(failures))
 
 
-def exchange(address: Address, message: bytes, *, first: int = 0) -> tuple[bytes, bytes]:
-    """Read ``first`` bytes, send, and read until as much came back, or the end: (greeting, reply)."""
+def exchange(address: Address, message: bytes, greeting: int = 0) -> bytes:
+    """All that came back: ``greeting`` bytes are awaited before the message is sent, then as many as it has."""
     with socket.create_connection(address, SECONDS) as connection:
-        greeting = _read(connection, first)
+        first = _read(connection, greeting)
         try:
             connection.sendall(message)
         except ConnectionError:
-            return greeting, b""
-        return greeting, _read(connection, len(message))
+            return first
+        return first + _read(connection, len(message))
 
 
 def tls_exchange(address: Address, message: bytes, *, name: str, root: str) -> bytes:
@@ -158,7 +159,7 @@ def tcp_load(address: Address, callers: int, stop: Path) -> Load:
 def _exchange_until(address: Address, stop: Path) -> Load:
     answered, failures = 0, []
     while not stop.exists():
-        reply = exchange(address, b"ping")[1]
+        reply = exchange(address, b"ping")
         answered += 1
         if reply != b"ping":
             failures.append(repr(reply))
@@ -208,6 +209,14 @@ def _rpc(address: Address, run: Any) -> Rpc:
 
 def _path(method: str) -> str:
     return f"/{GRPC_SERVICE}/{method}"
+
+
+def http2_call(address: Address) -> tuple[str, Response]:
+    """HTTP/2 without TLS and without an upgrade: (version of the answer, answer)."""
+    with httpx2.Client(http1=False, http2=True, trust_env=False, timeout=SECONDS) as client:
+        response = client.get(f"http://{address[0]}:{address[1]}/")
+        answer = Response(response.status_code, dict(response.headers), response.text, response.json())
+        return response.http_version, answer
 
 
 def websocket(address: Address, messages: list[str]) -> list[str]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from sidestep import onboard
+from sidestep.errors import EnvoyRejected
+
 from . import clients
-from .bundle import render
 from .mesh import GATEWAY, TRUST_DOMAIN
 from .processes import Process
 from .proxies import find_envoy, json_lines
@@ -44,7 +49,9 @@ class Machine:
         """Run a function of `clients` on the machine."""
         return self._clients.submit(function, *args, **options)
 
-    def access_log(self) -> list[dict[str, Any]]:
+    def access_log(self, count: int) -> list[dict[str, Any]]:
+        """What it logged, once that is ``count`` calls."""
+        self.envoy.wait_for(lambda: len(json_lines(self.envoy.text())) >= count, "the access log")
         return json_lines(self.envoy.text())
 
 
@@ -62,6 +69,10 @@ class Reached:
         response: clients.Response = self.start(clients.http_call, port, **options).result()
         return response
 
+    def http2(self) -> tuple[str, clients.Response]:
+        answered: tuple[str, clients.Response] = self.start(clients.http2_call, 9083).result()
+        return answered
+
     def unary(self, message: str = "hello") -> clients.Rpc:
         rpc: clients.Rpc = self.start(clients.grpc_unary, 50051, message).result()
         return rpc
@@ -70,14 +81,10 @@ class Reached:
         rpc: clients.Rpc = self.start(clients.grpc_stream, 50051, messages).result()
         return rpc
 
-    def exchange(self, message: bytes, *, port: int = 9000) -> bytes:
-        exchanged: tuple[bytes, bytes] = self.start(clients.exchange, port, message).result()
-        return exchanged[1]
-
-    def greeted_exchange(self, message: bytes, greeting: bytes) -> tuple[bytes, bytes]:
-        """Listen first, then speak."""
-        exchanged: tuple[bytes, bytes] = self.start(clients.exchange, 9001, message, first=len(greeting)).result()
-        return exchanged
+    def exchange(self, message: bytes, *, port: int = 9000, greeting: bytes = b"") -> bytes:
+        """Listen for the greeting first, where there is one."""
+        received: bytes = self.start(clients.exchange, port, message, len(greeting)).result()
+        return received
 
     def tls_exchange(self, message: bytes, *, name: str, root: str) -> bytes:
         reply: bytes = self.start(clients.tls_exchange, 8443, message, name=name, root=root).result()
@@ -134,6 +141,22 @@ class Machines:
         command = [find_envoy(), "-c", "envoy.json", *FLAGS]
         output = bundle.with_name(f"{bundle.name}.log")
         return Process(command, output=output, namespace=self._mesh.network.pods["machine"], cwd=bundle)
+
+
+def render(documents: Sequence[Mapping[str, Any]], directory: Path) -> Path:
+    """What Sidestep makes of the documents, in place."""
+    file = directory.with_suffix(".yaml")
+    file.write_text(yaml.safe_dump_all(documents))
+    (bundle,) = onboard.bundles(onboard.load([str(file)]))
+    bundle.install(directory, validate=_validate)
+    return directory
+
+
+def _validate(directory: Path, bootstrap: str) -> None:
+    command = [find_envoy(), "--mode", "validate", "-c", bootstrap]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise EnvoyRejected(done.stderr)
 
 
 def mesh_document(services: Any, service_accounts: Mapping[str, str]) -> dict[str, Any]:

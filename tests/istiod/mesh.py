@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 
 from . import apps, istiod, proxies
-from .certificates import Authority
+from .certificates import Authority, pem
 from .network import Network
 from .processes import Process
 from .sds import SecretServer
@@ -99,6 +99,10 @@ class Mesh:
         self.proxies: dict[str, Proxy] = {}
         self._ca = self.root.intermediate("istio")
         self._secrets = stack.enter_context(SecretServer(run / "sds"))
+
+    @property
+    def root_pem(self) -> str:
+        return pem(self.root.certificate).decode()
 
     @property
     def gateway(self) -> Proxy:

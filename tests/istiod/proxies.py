@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .processes import Process
+from .processes import Process, until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,9 +50,14 @@ class Proxy:
         stats = json.loads(self.get("/stats?format=json&type=Counters"))["stats"]
         return sum(int(stat["value"]) for stat in stats if stat.get("name", "").endswith(suffix))
 
-    def access_log(self) -> list[dict[str, Any]]:
-        """The JSON lines that it logged."""
-        return json_lines(self.process.text())
+    def access_log(self, **fields: str) -> list[dict[str, Any]]:
+        """The lines that it logged with these fields, once there are any."""
+
+        def logged() -> list[dict[str, Any]]:
+            return [line for line in json_lines(self.process.text()) if all(line.get(key) == value for key, value in fields.items())]
+
+        until(logged, f"a line with {fields} in {self.process.output}")
+        return logged()
 
 
 def json_lines(text: str) -> list[dict[str, Any]]:

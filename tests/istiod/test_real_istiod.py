@@ -28,10 +28,10 @@ def caller(headers: list[str]) -> str:
 def test_strict_sidecars_refuse_plaintext_and_permissive_ones_take_it(istio: Mesh, machines: Machines) -> None:
     strict, permissive = (istio.services[name].address for name in ("open.strict", "open.perm"))
     assert machines.call(clients.http_call, (permissive, 9080)).status == 200
-    assert machines.call(clients.exchange, (permissive, 9000), b"ping") == (b"", b"ping")
+    assert machines.call(clients.exchange, (permissive, 9000), b"ping") == b"ping"
     with pytest.raises(OSError, match="reset|closed"):
         machines.call(clients.http_call, (strict, 9080))
-    assert machines.call(clients.exchange, (strict, 9000), b"ping") == (b"", b"")
+    assert machines.call(clients.exchange, (strict, 9000), b"ping") == b""
 
 
 @MODES
@@ -41,6 +41,19 @@ def test_http_arrives_whole_and_with_the_machines_identity(billing: Machine, ser
     assert response.status == 200
     assert (response.heard["version"], response.heard["path"], response.heard["body"]) == ("1.1", "/a", "text")
     assert response.request_headers("x-mine") == ["1"]
+    assert caller(response.request_headers("x-forwarded-client-cert")) == spiffe_id("billing")
+
+
+@MODES
+def test_the_host_is_what_a_caller_in_the_mesh_would_say(billing: Machine, istio: Mesh, service: str) -> None:
+    heard = billing[service].http(headers={"host": "localhost"}).request_headers("host")
+    assert heard == [f"{istio.services[service].host}:9080"]
+
+
+@MODES
+def test_http2_is_spoken_all_the_way(billing: Machine, service: str) -> None:
+    version, response = billing[service].http2()
+    assert (version, response.status, response.heard["version"]) == ("HTTP/2", 200, "2")
     assert caller(response.request_headers("x-forwarded-client-cert")) == spiffe_id("billing")
 
 
@@ -81,7 +94,7 @@ def test_tcp_carries_bytes_both_ways(billing: Machine, service: str, port: int) 
 
 @MODES
 def test_a_server_may_speak_first(billing: Machine, service: str) -> None:
-    assert billing[service].greeted_exchange(b"ping", GREETING) == (GREETING, b"ping")
+    assert billing[service].exchange(b"ping", port=9001, greeting=GREETING) == GREETING + b"ping"
 
 
 @MODES
@@ -96,14 +109,14 @@ def test_policy_admits_the_principal_it_names(billing: Machine) -> None:
     assert guarded.unary().code == "OK"
     assert guarded.stream(["a", "b"]).replies == ("heard a", "heard b")
     assert guarded.exchange(b"ping") == b"ping"
-    assert guarded.greeted_exchange(b"ping", GREETING) == (GREETING, b"ping")
+    assert guarded.exchange(b"ping", port=9001, greeting=GREETING) == GREETING + b"ping"
 
 
 def test_policy_refuses_another_principal_over_http(stranger: Machine, istio: Mesh) -> None:
     assert stranger["open.strict"].http().status == 200
     response = stranger["guarded.strict"].http(path="/denied-http")
     assert (response.status, response.body) == (403, "RBAC: access denied")
-    (line,) = istio.proxies["guarded.strict"].await_access(path="/denied-http")
+    (line,) = istio.proxies["guarded.strict"].access_log(path="/denied-http")
     assert line["response_code_details"] == DENIED
 
 
@@ -111,16 +124,15 @@ def test_policy_refuses_another_principal_over_grpc(stranger: Machine, istio: Me
     assert stranger["open.strict"].unary().code == "OK"
     for rpc in (stranger["guarded.strict"].unary(), stranger["guarded.strict"].stream(["a"])):
         assert (rpc.code, rpc.details, rpc.replies) == ("PERMISSION_DENIED", "RBAC: access denied", ())
-    lines = istio.proxies["guarded.strict"].await_access(path="/sidestep.test.Echo/Chat", response_code_details=DENIED)
+    lines = istio.proxies["guarded.strict"].access_log(path="/sidestep.test.Echo/Chat", response_code_details=DENIED)
     assert len(lines) == 1
 
 
 @pytest.mark.parametrize("port", [9000, 9001])
 def test_policy_cuts_another_principal_off_after_its_first_byte(stranger: Machine, istio: Mesh, port: int) -> None:
     """A server that speaks first is heard until then: Istio's RBAC waits for the client's first byte."""
-    first = GREETING if port == 9001 else b""
-    assert stranger["open.strict"].exchange_after(first, b"ping", port=port) == (first, b"ping")
-    assert stranger["guarded.strict"].exchange_after(first, b"ping", port=port) == (first, b"")
+    greeting = GREETING if port == 9001 else b""
+    assert stranger["open.strict"].exchange(b"ping", port=port, greeting=greeting) == greeting + b"ping"
+    assert stranger["guarded.strict"].exchange(b"ping", port=port, greeting=greeting) == greeting
     sni = f"outbound_.{port}_._.guarded.strict.svc.cluster.local"
-    details = {"requested_server_name": sni, "connection_termination_details": DENIED}
-    assert istio.proxies["guarded.strict"].await_access(**details)
+    assert istio.proxies["guarded.strict"].access_log(requested_server_name=sni, connection_termination_details=DENIED)
