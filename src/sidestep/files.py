@@ -10,7 +10,6 @@ import contextlib
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,4 +157,6 @@ def _translated(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OutputError(f"{target}: cannot be written: {reason}", hint="Nothing that was there has been changed.") from error
+        raise OutputError(
+            f"{target}: cannot be written: {reason}", hint="Nothing that was there has been changed."
+        ) from error

@@ -47,7 +47,9 @@ def bundles(spec: Spec, workload: str | None = None) -> list[Bundle]:
         known = ", ".join(_names(machine)[1] for machine in spec.machines)
         allowed = known or "a document of kind Workload"
         message = "several workloads have this name" if machines else "there is no such workload"
-        raise SpecError([Problem("--workload" if workload else "documents", 0, 0, "", workload or "", allowed, message)])
+        raise SpecError(
+            [Problem("--workload" if workload else "documents", 0, 0, "", workload or "", allowed, message)]
+        )
     return [Bundle(compile_machine(machine)) for machine in machines]
 
 
@@ -149,7 +151,9 @@ class _Present:
             edited = [name for name in bundle.tree.files if self._edited(name, bundle.tree)]
             reason = f"{', '.join(edited)} changed since the bundle was rendered" if edited else ""
         if reason:
-            raise OutputError(f"{self.directory}: {reason}", hint="Choose another directory, or replace it with --force.")
+            raise OutputError(
+                f"{self.directory}: {reason}", hint="Choose another directory, or replace it with --force."
+            )
 
     def compare(self, tree: FileTree) -> tuple[list[str], list[str]]:
         """The files to write, in the order to write them, and those that are an issuer's by now."""

@@ -28,7 +28,7 @@ class Plan:
 
     @property
     def static_bootstrap(self) -> Resource:
-        """The same configuration with everything inline: ``--mode validate`` does not read what is dynamic (facts k)."""
+        """The same with everything inline: ``--mode validate`` does not read what is dynamic (facts k)."""
         return bootstrap.static(self.bootstrap, self.listeners, self.clusters)
 
 

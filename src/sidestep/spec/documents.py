@@ -160,61 +160,57 @@ class _Builder:
         container: dict[str, Value] | list[Value] | None = None
         key: str | None = None
         opened: list[tuple[dict[str, Value] | list[Value] | None, str | None, str | None, int]] = []
-        root: Value = None
+        value: Value
         for event in events:
-            kind = type(event)
-            if kind is yaml.ScalarEvent:
-                value = self._scalar(event)
+            if isinstance(event, yaml.ScalarEvent):
                 if isinstance(container, dict) and key is None:
                     key = self._key(event, container)
                     continue
+                value = self._scalar(event)
                 self._remember(event.anchor, value, 1)
-            elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
+            elif isinstance(event, yaml.CollectionStartEvent):
                 self._enter(event, container, key, len(opened))
                 opened.append((container, key, event.anchor, self._count))
-                container, key = ({} if kind is yaml.MappingStartEvent else []), None
+                container, key = ({} if isinstance(event, yaml.MappingStartEvent) else []), None
                 continue
-            elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+            elif isinstance(event, yaml.CollectionEndEvent):
                 value = container
                 container, key, anchor, before = opened.pop()
                 self._remember(anchor, value, self._count - before + 1)
-            elif kind is yaml.AliasEvent:
+            elif isinstance(event, yaml.AliasEvent):
                 value = self._alias(event, container, key)
-            elif kind is yaml.DocumentEndEvent:
-                yield root
-                root = None
-                self._anchors.clear()
-                continue
             else:
                 continue
             self._count += 1
-            if isinstance(container, dict):
-                assert key is not None
-                container[key], key = value, None
-            elif container is None:
-                root = value
-            else:
+            if container is None:
+                yield value
+                self._anchors.clear()
+            elif isinstance(container, list):
                 container.append(value)
+            elif key is not None:
+                container[key], key = value, None
 
     def _remember(self, anchor: str | None, value: Value, size: int) -> None:
         if anchor is not None:
             self._anchors[anchor] = (value, size)
 
-    def _enter(self, event: yaml.Event, container: object, key: str | None, depth: int) -> None:
+    def _enter(self, event: yaml.CollectionStartEvent, container: object, key: str | None, depth: int) -> None:
         self._no_tag(event)
         if isinstance(container, dict) and key is None:
             raise self._unusable(event, "a key must be text", "a list or mapping", "text")
         if depth >= MAX_DEPTH:
             raise self._unusable(event, "nested too deeply", f"more than {MAX_DEPTH} levels", f"{MAX_DEPTH} levels")
 
-    def _no_tag(self, event: yaml.Event) -> None:
+    def _no_tag(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
         if event.tag is not None:
             raise self._unusable(event, "YAML tags have no meaning here", shown(event.tag), "values without a tag")
 
     def _key(self, event: yaml.ScalarEvent, container: dict[str, Value]) -> str:
         key: str = event.value
         if key in container:
-            raise self._unusable(event, f"the key {shown(key)} stands twice in one mapping", shown(key), "each key once")
+            raise self._unusable(
+                event, f"the key {shown(key)} stands twice in one mapping", shown(key), "each key once"
+            )
         return key
 
     def _alias(self, event: yaml.AliasEvent, container: object, key: str | None) -> Value:
@@ -234,11 +230,12 @@ class _Builder:
         if event.tag is not None:
             self._no_tag(event)
         text: str = event.value
-        return text if event.style or text[:1].isalpha() and text not in _CONSTANTS else _plain(text)
+        return text if event.style or (text[:1].isalpha() and text not in _CONSTANTS) else _plain(text)
 
     def _unusable(self, event: yaml.Event, message: str, found: str, allowed: str) -> _Unusable:
         mark = event.start_mark
-        return _Unusable(Problem(self._file, mark.line + 1, mark.column + 1, "", found, allowed, message))
+        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+        return _Unusable(Problem(self._file, line, column, "", found, allowed, message))
 
 
 def _plain(text: str) -> Value:

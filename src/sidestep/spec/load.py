@@ -25,6 +25,7 @@ V = TypeVar("V")
 STDIN: Final = "-"
 KINDS: Final[Mapping[str, type[Mesh] | type[Workload]]] = {"Mesh": Mesh, "Workload": Workload}
 
+
 @dataclass(frozen=True)
 class Spec:
     """All documents of some files, without a problem."""
@@ -175,7 +176,7 @@ def _validated(document: Document) -> Mesh | Workload | list[Problem]:
         allowed = ", ".join(KINDS)
         return [*problems, document.problem(("kind",), "unknown kind", found=shown(kind), allowed=allowed)]
     try:
-        return KINDS[kind].model_validate(value) if not problems else problems
+        return problems or KINDS[kind].model_validate(value)
     except ValidationError as error:
         return problems + [_problem(document, KINDS[kind], details) for details in error.errors(include_url=False)]
 

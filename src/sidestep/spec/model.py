@@ -33,7 +33,12 @@ MAX_SNI: Final = 255
 
 class _Model(BaseModel):
     model_config = ConfigDict(
-        alias_generator=to_camel, extra="forbid", frozen=True, strict=True, defer_build=True, use_attribute_docstrings=True
+        alias_generator=to_camel,
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        defer_build=True,
+        use_attribute_docstrings=True,
     )
 
 
@@ -50,7 +55,7 @@ class WorkloadMetadata(Metadata):
     namespace: Name = "default"
     """Namespace of the workload's identity; it need not exist in a cluster."""
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
-    """Labels; `app` and `version` (or `app.kubernetes.io/name` and `/version`) name the machine in the mesh's telemetry."""
+    """Labels; `app` and `version` (or `app.kubernetes.io/name`, `/version`) name it in the mesh's telemetry."""
 
 
 class Gateway(_Model):
@@ -68,7 +73,7 @@ class Port(_Model):
     number: PortNumber
     """The service's own port number (not the target port of its pods)."""
     protocol: PortProtocol | None = None
-    """What Istio was told that the port carries; leave it out where Istio was told nothing (then each egress says it)."""
+    """What Istio was told that the port carries; left out where it was told nothing (then each egress says it)."""
 
 
 class AnyWorkload(_Model):

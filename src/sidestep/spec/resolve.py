@@ -85,7 +85,9 @@ class Resolution:
             return
         ports = self._ports(path, egress, service)
         if egress.listen and len(ports) > 1:
-            self._problem((*path, "listen"), "one address cannot stand for several ports", str(egress.listen), "add `port`")
+            self._problem(
+                (*path, "listen"), "one address cannot stand for several ports", str(egress.listen), "add `port`"
+            )
             return
         for port in ports:
             protocol = self._protocol(path, egress, service, port)
@@ -107,7 +109,9 @@ class Resolution:
             self._problem(path, "the name is ambiguous", shown(egress.host), candidates)
         else:
             candidates = _listing(self.services.like(egress.host))
-            self._problem(path, "the mesh has no such service", shown(egress.host), f"a service of the Mesh, such as {candidates}")
+            self._problem(
+                path, "the mesh has no such service", shown(egress.host), f"a service of the Mesh, such as {candidates}"
+            )
         return None
 
     def _ports(self, path: Path, egress: Egress, service: Service) -> Sequence[Port]:
@@ -123,7 +127,12 @@ class Resolution:
         place = f"port {port.number} of {service.host}"
         if port.protocol is None and egress.protocol is None:
             message = f"the Mesh gives no protocol for {place}, so say what to speak"
-            self._problem((*path, "protocol"), message, "nothing", "protocol: HTTP or TCP (HTTP2 or GRPC where the service speaks it)")
+            self._problem(
+                (*path, "protocol"),
+                message,
+                "nothing",
+                "protocol: HTTP or TCP (HTTP2 or GRPC where the service speaks it)",
+            )
         elif port.protocol is not None and egress.protocol not in {None, port.protocol}:
             message = f"the Mesh declares {place} as {port.protocol}"
             self._problem((*path, "protocol"), message, str(egress.protocol), f"{port.protocol}, or leave it out")

@@ -52,7 +52,7 @@ def _text(pattern: str, allowed: str, longest: int) -> Checked:
 
 
 class Protocol(StrEnum):
-    """What a port carries, in Istio's words (``Service.spec.ports[].appProtocol``, ``ServiceEntry.ports[].protocol``)."""
+    """What a port carries, in Istio's words (``appProtocol``, ``ServiceEntry.ports[].protocol``)."""
 
     HTTP = "HTTP"
     HTTP2 = "HTTP2"
@@ -63,7 +63,7 @@ class Protocol(StrEnum):
 
     @property
     def is_http(self) -> bool:
-        """Whether Envoy reads the requests; the others pass as bytes (``TLS`` and ``HTTPS`` are the application's own)."""
+        """Whether Envoy reads the requests; the others pass as bytes (``TLS``, ``HTTPS``: the application's own)."""
         return self in _HTTP
 
     @property
@@ -146,7 +146,9 @@ _DNS = _text(
 )
 _NAMESPACE = _text(_LABEL, "a Kubernetes name: lower-case letters, digits and '-', at most 63 characters", 63)
 _ACCOUNT = _text(
-    rf"{_LABEL}(?:\.{_LABEL})*", "a Kubernetes name: lower-case letters, digits, '-' and '.', at most 253 characters", 253
+    rf"{_LABEL}(?:\.{_LABEL})*",
+    "a Kubernetes name: lower-case letters, digits, '-' and '.', at most 253 characters",
+    253,
 )
 _TRUST_DOMAIN_PATTERN = r"[a-z0-9._-]{1,255}"
 _SPIFFE_ID = _text(
@@ -160,7 +162,9 @@ Name = Annotated[str, _NAMESPACE]
 ServiceAccount = Annotated[str, _ACCOUNT]
 TrustDomain = Annotated[
     str,
-    _text(_TRUST_DOMAIN_PATTERN, "a SPIFFE trust domain: lower-case letters, digits, '.', '-' and '_' (no spiffe://)", 255),
+    _text(
+        _TRUST_DOMAIN_PATTERN, "a SPIFFE trust domain: lower-case letters, digits, '.', '-' and '_' (no spiffe://)", 255
+    ),
 ]
 LabelKey = Annotated[str, _text(r"[A-Za-z0-9](?:[-A-Za-z0-9_./]*[A-Za-z0-9])?", "a Kubernetes label key", 317)]
 LabelValue = Annotated[

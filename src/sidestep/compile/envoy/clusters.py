@@ -26,7 +26,7 @@ _ALPN_HTTP1: Final = ("istio-http/1.1", "istio", "http/1.1")
 _ALPN_HTTP2: Final = ("istio-h2", "istio", "h2")
 _ALPN_TCP: Final = ("istio",)
 
-# The gateway balances connections, not requests: a connection that lives for ever stays on one pod (facts/istio.md §13.8).
+# The gateway balances connections, not requests: one that lives for ever stays on one pod (facts/istio.md §13.8).
 _MAX_CONNECTION_AGE: Final = "60s"
 _STREAMS_PER_CONNECTION: Final = 16
 
@@ -73,7 +73,9 @@ def _mutual_tls(port: EgressPort, trust_domain: str) -> Resource:
         "tls_certificate_sds_secret_configs": _IDENTITY,
         "combined_validation_context": validation,
     }
-    context = typed("transport_sockets.tls.v3.UpstreamTlsContext", sni=port.service.sni(port.number), common_tls_context=common)
+    context = typed(
+        "transport_sockets.tls.v3.UpstreamTlsContext", sni=port.service.sni(port.number), common_tls_context=common
+    )
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}
 
 
@@ -139,7 +141,9 @@ def _failover(gateways: int, clusters: int) -> Resource:
     plain = extension("envoy.transport_sockets.raw_buffer", "transport_sockets.raw_buffer.v3.RawBuffer")
     return {
         "health_checks": [check],
-        "transport_socket_matches": [{"name": "health-check", "match": {"healthCheck": True}, "transport_socket": plain}],
+        "transport_socket_matches": [
+            {"name": "health-check", "match": {"healthCheck": True}, "transport_socket": plain}
+        ],
         "outlier_detection": _OUTLIERS,
         "ignore_health_on_host_removal": True,
         "close_connections_on_host_health_failure": True,

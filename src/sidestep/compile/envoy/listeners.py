@@ -130,9 +130,9 @@ _PREVIOUS_PRIORITIES: Final = extension(
 # RFC 9110 §9.2.2. Only these may be sent twice once a byte of them has left.
 _IDEMPOTENT: Final[Resource] = {
     "prefix": "/",
-    "headers": [
-        {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD|OPTIONS|TRACE|PUT|DELETE"}}}
-    ],
+    "headers": [{"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD|OPTIONS|TRACE|PUT|DELETE"}}}],
 }
 _NOTHING_SENT: Final = "connect-failure,refused-stream,reset-before-request"
-_RETRIES: Final = {several: (_retry(f"{_NOTHING_SENT},reset", several), _retry(_NOTHING_SENT, several)) for several in (False, True)}
+_RETRIES: Final = {
+    several: (_retry(f"{_NOTHING_SENT},reset", several), _retry(_NOTHING_SENT, several)) for several in (False, True)
+}

@@ -1,4 +1,4 @@
-"""How the machine appears by name in the mesh's telemetry: two headers that the destination's sidecar reads and removes.
+"""How the machine appears by name in the mesh's telemetry: two headers, read and removed by the sidecar.
 
 The value is a serialised ``google.protobuf.Struct`` in base64 (facts/istio.md §4.1). Envoy's own protobuf is not worth
 a dependency for three nested maps of strings; a test holds this encoder against Google's.

@@ -14,7 +14,7 @@ Resource: TypeAlias = dict[str, Json]
 TYPE: Final = "@type"
 LISTENER: Final = "type.googleapis.com/envoy.config.listener.v3.Listener"
 CLUSTER: Final = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
-SECRET: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+SECRET: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105 (a type)
 
 
 def extension(name: str, message: str, **config: Json) -> Resource:
@@ -34,5 +34,5 @@ def from_file(path: str, watched_directory: str) -> Resource:
 
 
 def cluster_name(port: EgressPort) -> str:
-    """Istio's name for the cluster. It is no DNS name: Envoy's DNS filter would answer those with a gateway (facts b)."""
+    """Istio's name for it. No DNS name: Envoy's DNS filter would answer those with the gateway's address (facts b)."""
     return f"outbound|{port.number}||{port.service.host}"

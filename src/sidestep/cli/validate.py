@@ -1,0 +1,68 @@
+"""``sidestep validate``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from sidestep.cli.terminal import Terminal, format_option
+
+if TYPE_CHECKING:
+    from sidestep.spec import Machine, Spec
+
+
+@click.command(short_help="Check documents and show what they mean.")
+@click.argument("files", nargs=-1, required=True, metavar="FILE…")
+@format_option()
+@click.pass_obj
+def validate(terminal: Terminal, files: tuple[str, ...]) -> None:
+    """Check documents (kinds Mesh and Workload) and show what they mean. `-` is standard input.
+
+    Every problem is reported at once, with file, line and column. Nothing is written.
+
+    \b
+    Examples:
+      sidestep validate mesh.yaml billing.yaml
+      sidestep validate -o json mesh.yaml
+    """
+    from sidestep import onboard
+
+    spec = onboard.load(files)
+    terminal.warn(spec.warnings)
+    terminal.answer(
+        {"ok": True, "warnings": spec.warnings, "workloads": [_for_programs(each) for each in spec.machines]}
+    )
+    _for_people(terminal, spec)
+
+
+def _for_people(terminal: Terminal, spec: Spec) -> None:
+    for machine in spec.machines:
+        metadata = machine.workload.metadata
+        terminal.say(f"{metadata.name} is {machine.identity} and calls mesh {machine.mesh.metadata.name}:")
+        rows = [[str(port.listen), f"{port.service.host}:{port.number}", port.protocol] for port in machine.egress]
+        terminal.table(["LISTENS ON", "FOR", "PROTOCOL"], rows)
+        terminal.say()
+    services = sum(len(mesh.spec.services) for mesh in spec.meshes)
+    counts = [
+        (len(spec.meshes), "mesh", "meshes"),
+        (services, "service", "services"),
+        (len(spec.machines), "workload", "workloads"),
+    ]
+    terminal.say("ok: " + ", ".join(f"{count:,} {one if count == 1 else many}" for count, one, many in counts))
+
+
+def _for_programs(machine: Machine) -> dict[str, object]:
+    metadata = machine.workload.metadata
+    egress = [
+        {"listen": str(port.listen), "host": port.service.host, "port": port.number, "protocol": port.protocol}
+        for port in machine.egress
+    ]
+    mesh = machine.mesh.metadata.name
+    return {
+        "name": metadata.name,
+        "namespace": metadata.namespace,
+        "identity": machine.identity,
+        "mesh": mesh,
+        "egress": egress,
+    }
