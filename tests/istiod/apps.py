@@ -9,6 +9,7 @@ import asyncio
 import json
 import ssl
 import sys
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -16,7 +17,10 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
 
 HTTP_PORTS = (9080, 9081, 9083)
 SERVING = "Running on http://0.0.0.0:9083"
@@ -28,7 +32,7 @@ GREETING = b"220 ready\r\n"
 GRPC_SERVICE = "sidestep.test.Echo"
 
 
-async def web(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+async def web(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     """ASGI: answer with what was heard; over a WebSocket, echo."""
     if scope["type"] == "http":
         await _answer(scope, receive, send)
@@ -38,7 +42,7 @@ async def web(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send
         await send({"type": f"{(await receive())['type']}.complete"})
 
 
-async def _answer(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+async def _answer(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     body = b""
     while (event := await receive())["type"] == "http.request":
         body += event["body"]
@@ -50,7 +54,7 @@ async def _answer(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], 
     await send({"type": "http.response.body", "body": json.dumps(heard).encode()})
 
 
-async def _echo_messages(receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+async def _echo_messages(receive: Receive, send: Send) -> None:
     while (event := await receive())["type"] != "websocket.disconnect":
         if event["type"] == "websocket.connect":
             await send({"type": "websocket.accept"})
@@ -90,7 +94,7 @@ async def chat(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[by
 
 def grpc_server() -> grpc.aio.Server:
     server = grpc.aio.server()
-    methods = {
+    methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
         "Say": grpc.unary_unary_rpc_method_handler(say),
         "Chat": grpc.stream_stream_rpc_method_handler(chat),
     }

@@ -13,6 +13,7 @@ import ssl
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,10 +143,10 @@ def exchange(address: Address, message: bytes, greeting: int = 0) -> bytes:
 def tls_exchange(address: Address, message: bytes, *, name: str, root: str) -> bytes:
     """The application's own TLS, from end to end."""
     context = ssl.create_default_context(cadata=root)
-    with socket.create_connection(address, SECONDS) as plain:
-        with context.wrap_socket(plain, server_hostname=name) as connection:
-            connection.sendall(message)
-            return _read(connection, len(message))
+    plain = socket.create_connection(address, SECONDS)
+    with context.wrap_socket(plain, server_hostname=name) as connection:
+        connection.sendall(message)
+        return _read(connection, len(message))
 
 
 def tcp_load(address: Address, callers: int, stop: Path) -> Load:
@@ -185,17 +186,22 @@ def grpc_stream(address: Address, messages: list[str]) -> Rpc:
 
     def run(channel: grpc.Channel) -> list[bytes]:
         replies: list[bytes] = []
-
-        def one_by_one() -> Iterator[bytes]:
-            for number, message in enumerate(messages):
-                until(lambda number=number: len(replies) == number, "a reply", seconds=SECONDS)
-                yield message.encode()
-
-        for reply in channel.stream_stream(_path("Chat"))(one_by_one(), timeout=SECONDS):
+        call = channel.stream_stream(_path("Chat"), bytes, bytes)
+        for reply in call(_in_turn(messages, replies), timeout=SECONDS):
             replies.append(reply)  # noqa: PERF402 - the sender looks at it meanwhile
         return replies
 
     return _rpc(address, run)
+
+
+def _in_turn(messages: list[str], replies: list[bytes]) -> Iterator[bytes]:
+    for number, message in enumerate(messages):
+        until(partial(_as_many, replies, number), "a reply", seconds=SECONDS)
+        yield message.encode()
+
+
+def _as_many(replies: list[bytes], number: int) -> bool:
+    return len(replies) == number
 
 
 def _rpc(address: Address, run: Any) -> Rpc:
@@ -221,7 +227,8 @@ def http2_call(address: Address) -> tuple[str, Response]:
 
 def websocket(address: Address, messages: list[str]) -> list[str]:
     """Send each message and collect what comes back."""
-    with connect(f"ws://{address[0]}:{address[1]}/chat", proxy=None, open_timeout=SECONDS) as connection:
+    # Envoy closes a WebSocket's connection a second after its end, on every hop: not worth waiting for.
+    with connect(f"ws://{address[0]}:{address[1]}/", proxy=None, open_timeout=SECONDS, close_timeout=0) as connection:
         replies = []
         for message in messages:
             connection.send(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .processes import Late, Process
@@ -35,7 +36,7 @@ def start(binary: Path, objects: Path, hosts: Iterable[str], *, namespace: str, 
     for attempt in range(ATTEMPTS):
         process = Process(command, output=run / f"istiod.{attempt}.log", namespace=namespace, cwd=run, env=ENVIRONMENT)
         try:
-            process.wait_for(lambda process=process: _serves(process.text(), expected), "istiod's services", seconds=6)
+            process.wait_for(partial(_serves, process, expected), "istiod's services", seconds=6)
         except Late:
             process.stop()
             if attempt == ATTEMPTS - 1:
@@ -45,5 +46,6 @@ def start(binary: Path, objects: Path, hosts: Iterable[str], *, namespace: str, 
     raise AssertionError
 
 
-def _serves(log: str, expected: list[str]) -> bool:
+def _serves(process: Process, expected: list[str]) -> bool:
+    log = process.text()
     return all(host in log for host in expected) and f"Pushing Services:{len(expected)} " in log

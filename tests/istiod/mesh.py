@@ -112,9 +112,7 @@ class Mesh:
         """Start everything, and return when all of it serves."""
         started = [self._start_app(service) for service in self.services.values()]
         hosts = [service.host for service in self.services.values()]
-        control_plane = istiod.start(
-            istiod_binary, INPUT / "objects", hosts, namespace=self.network.hub, run=self.run
-        )
+        control_plane = istiod.start(istiod_binary, INPUT / "objects", hosts, namespace=self.network.hub, run=self.run)
         self.stack.enter_context(control_plane)
         self.network.add(GATEWAY.short, GATEWAY.address)
         for service in (GATEWAY, *self.services.values()):
@@ -123,7 +121,7 @@ class Mesh:
         for proxy in self.proxies.values():
             proxy.process.wait_for(proxy.ready, f"{proxy.node_id} ready")
         for app in started:
-            app.wait_for(lambda app=app: apps.SERVING in app.text(), "the application")
+            app.wait_for_line(apps.SERVING)
 
     def _start_app(self, service: Service) -> Process:
         namespace = self.network.add(service.short, service.address, captured=bool(service.service_account))

@@ -51,7 +51,7 @@ class Network:
             remove(namespace)
 
     def add(self, pod: str, address: str, *, captured: bool = False) -> str:
-        """Make a pod's namespace. ``captured``: what comes in is redirected to the sidecar, as Istio's init container does."""
+        """Make a pod's namespace. ``captured``: what comes in goes to the sidecar, as Istio's init container has it."""
         namespace = self.pods[pod] = self._name(pod)
         _add(namespace)
         port = f"pod{len(self.pods)}"

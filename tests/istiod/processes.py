@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Late(Exception):  # noqa: N818 - it is what happened
+class Late(Exception):
     """Something did not come true in time."""
 
 
@@ -30,7 +30,7 @@ class Process:
 
     def __init__(
         self,
-        command: Sequence[str | Path],
+        command: Sequence[object],
         *,
         output: Path,
         namespace: str = "",
@@ -68,6 +68,10 @@ class Process:
             raise Late(f"{late}\n{self.text()[-3000:]}") from None
         if not self.running:
             raise Late(f"{what}: the process ended with {self._process.returncode}\n{self.text()[-3000:]}")
+
+    def wait_for_line(self, part: str) -> None:
+        """Wait until it has written this."""
+        self.wait_for(lambda: part in self.text(), repr(part))
 
     def stop(self) -> None:
         self._process.kill()

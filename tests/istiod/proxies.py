@@ -54,7 +54,8 @@ class Proxy:
         """The lines that it logged with these fields, once there are any."""
 
         def logged() -> list[dict[str, Any]]:
-            return [line for line in json_lines(self.process.text()) if all(line.get(key) == value for key, value in fields.items())]
+            lines = json_lines(self.process.text())
+            return [line for line in lines if fields == {name: line.get(name) for name in fields}]
 
         until(logged, f"a line with {fields} in {self.process.output}")
         return logged()
@@ -83,7 +84,9 @@ def node_of(kind: str, name: str, namespace: str, address: str) -> str:
     return f"{kind}~{address}~{name}.{namespace}~{namespace}.svc.cluster.local"
 
 
-def bootstrap(node_id: str, labels: Mapping[str, str], service_account: str, *, istiod: str, run: Path) -> dict[str, Any]:
+def bootstrap(
+    node_id: str, labels: Mapping[str, str], service_account: str, *, istiod: str, run: Path
+) -> dict[str, Any]:
     """The bootstrap of an Envoy under istiod, as Istio's agent writes it."""
     _, address, name, _ = node_id.split("~")
     workload, namespace = name.rsplit(".", 1)

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
-from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
-from envoy.service.discovery.v3 import discovery_pb2
-from envoy.service.secret.v3 import sds_pb2_grpc
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2  # type: ignore[import-untyped]
+from envoy.service.discovery.v3 import discovery_pb2  # type: ignore[import-untyped]
+from envoy.service.secret.v3 import sds_pb2_grpc  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TYPE_URL = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 
 
-class SecretServer(sds_pb2_grpc.SecretDiscoveryServiceServicer):
+class SecretServer(sds_pb2_grpc.SecretDiscoveryServiceServicer):  # type: ignore[misc]
     """Answers ``default`` and ``ROOTCA`` on a unix socket, to each node its own. ``identities`` may grow."""
 
     def __init__(self, socket: Path) -> None:
@@ -36,10 +36,10 @@ class SecretServer(sds_pb2_grpc.SecretDiscoveryServiceServicer):
     def __exit__(self, *_: object) -> None:
         self._server.stop(0).wait()
 
-    def StreamSecrets(self, request_iterator: Iterator[Any], context: Any) -> Iterator[Any]:  # noqa: N802 - the service's name
+    def StreamSecrets(self, requests: Iterator[Any], _: object) -> Iterator[Any]:  # noqa: N802 - the service's name
         """Answer the first request of a stream; those that follow acknowledge."""
         node = ""
-        for request in request_iterator:
+        for request in requests:
             node = request.node.id or node
             if not request.response_nonce:
                 yield _response(self.identities[node], request.resource_names)
