@@ -97,8 +97,7 @@ def _reach(gateways: Sequence[Gateway], clusters: int) -> Resource:
     """How to get to the gateways: what is the same in every cluster."""
     named = any(not _is_ip(gateway.address) for gateway in gateways)
     return {
-        "type": "STRICT_DNS" if named else "STATIC",
-        **(_DNS if named else {}),
+        **({"cluster_type": _DNS} if named else {"type": "STATIC"}),
         "connect_timeout": "5s" if len(gateways) == 1 else "1s",
         "lb_policy": "LEAST_REQUEST",
         "circuit_breakers": {"thresholds": [_THRESHOLDS]},
@@ -164,12 +163,15 @@ _THRESHOLDS: Final[Resource] = {
 }
 # Load balancers in front of gateways forget idle connections without a word, the earliest after four minutes.
 _KEEPALIVE: Final[Resource] = {"keepalive_time": 60, "keepalive_interval": 10, "keepalive_probes": 3}
-_DNS: Final[Resource] = {
-    "dns_lookup_family": "V4_PREFERRED",
-    "respect_dns_ttl": True,
-    "dns_refresh_rate": "60s",
-    "dns_failure_refresh_rate": {"base_interval": "2s", "max_interval": "10s"},
-}
+# The same as type STRICT_DNS, whose own fields for this are deprecated.
+_DNS: Final = extension(
+    "envoy.cluster.dns",
+    "clusters.dns.v3.DnsCluster",
+    dns_lookup_family="V4_PREFERRED",
+    respect_dns_ttl=True,
+    dns_refresh_rate="60s",
+    dns_failure_refresh_rate={"base_interval": "2s", "max_interval": "10s"},
+)
 # Only what happens between here and the gateway counts: an application's own 5xx says nothing about the gateway.
 _OUTLIERS: Final[Resource] = {
     "split_external_local_origin_errors": True,

@@ -1,0 +1,48 @@
+"""Envoy's own message types: a resource is what Envoy would read, or it does not parse.
+
+Envoy passes over unknown fields in what it reads from files; these types do not.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.any_pb2 import Any as AnyMessage  # type: ignore[import-untyped]
+from google.protobuf.json_format import ParseDict, ParseError  # type: ignore[import-untyped]
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["ParseError", "parse", "parse_all"]
+
+_BOOTSTRAP = "type.googleapis.com/envoy.config.bootstrap.v3.Bootstrap"
+_MODULES = (
+    "envoy.config.bootstrap.v3.bootstrap_pb2",
+    "envoy.config.cluster.v3.cluster_pb2",
+    "envoy.config.listener.v3.listener_pb2",
+    "envoy.extensions.access_loggers.stream.v3.stream_pb2",
+    "envoy.extensions.clusters.dns.v3.dns_cluster_pb2",
+    "envoy.extensions.filters.http.router.v3.router_pb2",
+    "envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2",
+    "envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2",
+    "envoy.extensions.retry.host.previous_hosts.v3.previous_hosts_pb2",
+    "envoy.extensions.retry.priority.previous_priorities.v3.previous_priorities_config_pb2",
+    "envoy.extensions.transport_sockets.raw_buffer.v3.raw_buffer_pb2",
+    "envoy.extensions.transport_sockets.tls.v3.tls_pb2",
+    "envoy.extensions.upstreams.http.v3.http_protocol_options_pb2",
+)
+for _module in _MODULES:
+    import_module(_module)
+
+
+def parse(resource: Any) -> None:
+    """Reads a resource by its ``@type``; raises `ParseError` for what Envoy has no name for."""
+    ParseDict(resource, AnyMessage())
+
+
+def parse_all(bootstrap: Any, resources: Iterable[Any]) -> None:
+    """Reads a bootstrap and resources."""
+    parse({"@type": _BOOTSTRAP, **bootstrap})
+    for resource in resources:
+        parse(resource)
