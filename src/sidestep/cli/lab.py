@@ -51,7 +51,9 @@ def lab(
     terminal = ctx.ensure_object(Terminal)
     chosen = _scenarios(names)
     if listing:
-        terminal.answer({"scenarios": [{"name": each.name, "expect": each.expect, "title": each.title} for each in chosen]})
+        terminal.answer(
+            {"scenarios": [{"name": each.name, "expect": each.expect, "title": each.title} for each in chosen]}
+        )
         terminal.table(["NAME", "EXPECT", "WHAT"], [[each.name, each.expect, each.title] for each in chosen])
         return
     from sidestep.proxy.binary import find
@@ -64,7 +66,9 @@ def _scenarios(names: Sequence[str]) -> list[Scenario]:
     try:
         from sidestep.lab.scenarios import SCENARIOS
     except ModuleNotFoundError as missing:
-        raise MissingDependency(f"the lab needs the package {missing.name}", hint="pip install 'sidestep[lab]'") from None
+        raise MissingDependency(
+            f"the lab needs the package {missing.name}", hint="pip install 'sidestep[lab]'"
+        ) from None
     known = {scenario.name: scenario for scenario in SCENARIOS}
     for name in names:
         if name not in known:
@@ -72,7 +76,9 @@ def _scenarios(names: Sequence[str]) -> list[Scenario]:
     return [known[name] for name in dict.fromkeys(names)] if names else [*SCENARIOS]
 
 
-async def _play(terminal: Terminal, envoy: Envoy, scenarios: Sequence[Scenario], keep: Path | None, *, stay: bool) -> bool:
+async def _play(
+    terminal: Terminal, envoy: Envoy, scenarios: Sequence[Scenario], keep: Path | None, *, stay: bool
+) -> bool:
     from sidestep.lab.session import open_lab, run
     from sidestep.lab.watchdog import Watchdog
 
@@ -120,7 +126,9 @@ def _directory(keep: Path | None, watchdog: Watchdog) -> Iterator[Path]:
 
 def _introduce(terminal: Terminal, lab: Lab) -> None:
     gateways = " and ".join(f"{gateway.address}:{gateway.port}" for gateway in lab.mesh.gateways)
-    services = ", ".join(f"{pod.service.name}.{pod.service.namespace} ({pod.service.mtls})" for pod in lab.mesh.pods.values())
+    services = ", ".join(
+        f"{pod.service.name}.{pod.service.namespace} ({pod.service.mtls})" for pod in lab.mesh.pods.values()
+    )
     terminal.say(f"mesh:     east-west gateways {gateways}, mode AUTO_PASSTHROUGH")
     terminal.say(f"          {services}, each behind a sidecar")
     terminal.say(f"machine:  {lab.machine.spiffe_id}, from this spec:")
@@ -144,7 +152,10 @@ def _shown(terminal: Terminal, result: Result) -> Result:
 def _conclude(terminal: Terminal, results: Sequence[Result]) -> None:
     failed = [result.scenario.name for result in results if not result.outcome.ok]
     terminal.say()
-    terminal.say(f"{len(results) - len(failed)} of {len(results)} as they must be" + (f"; not: {', '.join(failed)}" if failed else ""))
+    terminal.say(
+        f"{len(results) - len(failed)} of {len(results)} as they must be"
+        + (f"; not: {', '.join(failed)}" if failed else "")
+    )
     scenarios = [
         {
             "name": result.scenario.name,
@@ -170,7 +181,10 @@ def _invite(terminal: Terminal, lab: Lab) -> None:
         ("allowed: reviews tells whom it saw", f"curl http://127.0.0.1:{listen(sample.REVIEWS, 9080)}/"),
         ("denied: payroll admits somebody else", f"curl -i http://127.0.0.1:{listen(sample.PAYROLL, 9080)}/"),
         ("TCP: what you type comes back", f"nc 127.0.0.1 {listen(sample.LEDGER, 9000)}"),
-        ("the spec, its bundle, and every call", f"ls {bundle.parent / 'spec'} {bundle}; tail -f {bundle.parent / 'logs'}/stdout.log"),
+        (
+            "the spec, its bundle, and every call",
+            f"ls {bundle.parent / 'spec'} {bundle}; tail -f {bundle.parent / 'logs'}/stdout.log",
+        ),
         ("the machine's Envoy", f"curl --unix-socket {bundle}/admin.sock http://admin/clusters"),
     ):
         terminal.say(click.style(f"  # {what}", dim=True))

@@ -173,11 +173,13 @@ async def denied_by_policy(call: Call, lab: Lab) -> Outcome:
 
 
 async def greeting_denied(lab: Lab) -> Outcome:
-    """A service that speaks first shows its greeting before Istio denies: policy is asked at the caller's first byte."""
+    """A service that speaks first is heard before Istio denies: policy is asked at the caller's first byte."""
     outcome = await denied_by_policy(GREETING, lab)
     answer = await GREETING.by(lab.machine)
     greeted = answer.text.startswith("220 ")
-    detail = f"greeting {answer.text.strip()!r} was seen, then the connection was cut at the first byte sent: so does Istio"
+    detail = (
+        f"greeting {answer.text.strip()!r} was seen, then the connection was cut at the first byte sent: so does Istio"
+    )
     return Outcome(outcome.result, outcome.ok and greeted and not answer.ok, detail if greeted else outcome.detail)
 
 
@@ -332,9 +334,6 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
 )
 
 EGRESS: Final = tuple(
-    dict.fromkeys(
-        (call.service, call.port)
-        for _, call in (*_ALLOWED.values(), *_DENIED.values(), ("", GREETING))
-    )
+    dict.fromkeys((call.service, call.port) for _, call in (*_ALLOWED.values(), *_DENIED.values(), ("", GREETING)))
 )
 """What the lab's machine calls from the start; the port that `service_added_and_removed` adds is not among it."""

@@ -37,7 +37,7 @@ class Process:
     end it when this process is killed outright.
     """
 
-    def __init__(  # noqa: PLR0913 - what varies from one run to the next, each by its own name
+    def __init__(
         self,
         envoy: Envoy,
         directory: Path,
