@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from sidestep.lab.scenarios import Scenario
     from sidestep.lab.session import Lab, Result
+    from sidestep.lab.watchdog import Watchdog
     from sidestep.proxy.binary import Envoy
 
 

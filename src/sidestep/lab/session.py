@@ -124,11 +124,17 @@ class Lab:
         self.machine.egress.append(calls)
         await asyncio.to_thread(self.machine.render)
         try:
+            await _eventually(lambda: self._knows(service, port))
             await _eventually(lambda: _accepts(calls.listen))
             yield calls.listen
         finally:
             self.machine.egress.remove(calls)
             await asyncio.to_thread(self.machine.render)
+
+    async def _knows(self, service: Service, port: int) -> bool:
+        """Whether the machine's Envoy has the cluster: it opens a listener a moment before a new cluster is warm."""
+        clusters = await self.machine.process.admin("/clusters")
+        return f"outbound|{port}||{service.host}::".encode() in clusters.body
 
     async def is_closed(self, port: int) -> bool:
         """Whether a local port is soon closed."""
