@@ -185,6 +185,9 @@ async def greeting_denied(lab: Lab) -> Outcome:
 
 # Machines that are not what they should be
 
+_NO_CERTIFICATE: Final = "PEER_DID_NOT_RETURN_A_CERTIFICATE"
+_NO_CHAIN: Final = "no filter chain"
+
 
 @dataclass(frozen=True)
 class Impostor:
@@ -198,13 +201,19 @@ class Impostor:
     """What stands there."""
     edit: Edit | None = None
 
+    def reason_in(self, version: tuple[int, int, int]) -> str:
+        """What stands there in an Envoy's words: before 1.37 it only said that it could not verify a certificate."""
+        verified = self.reason not in {_NO_CERTIFICATE, _NO_CHAIN}
+        return "CERTIFICATE_VERIFY_FAILED" if verified and version < (1, 37, 0) else self.reason
+
 
 async def impostor(kind: Impostor, call: Call, lab: Lab) -> Outcome:
     """The same call as one that passes, from a machine that must not be let in."""
     async with lab.other_machine(call, kind.identity, kind.edit) as machine:
         marks = lab.marks(call.service, machine)
         answer = await call.by(machine)
-        refusal = await marks.of(kind.refused_by, lambda entry: kind.reason in entry.refusal)
+        reason = kind.reason_in(lab.runtime.envoy.version)
+        refusal = await marks.of(kind.refused_by, lambda entry: reason in entry.refusal)
     if answer.ok or refusal is None:
         return _not_refused(answer, f"no {kind.refused_by} said {kind.reason!r}")
     said = " ".join(part for part in (answer.status, answer.error.split(". ")[0]) if part)
@@ -303,13 +312,13 @@ _IMPOSTORS: Final[Mapping[str, tuple[str, Impostor, Call]]] = {
     ),
     "no-client-certificate": (
         "no certificate at all",
-        Impostor(_own, "sidecar", "PEER_DID_NOT_RETURN_A_CERTIFICATE", _without_certificate),
+        Impostor(_own, "sidecar", _NO_CERTIFICATE, _without_certificate),
         HTTP1,
     ),
-    "no-alpn": ("none of Istio's ALPN names", Impostor(_own, "gateway", "no filter chain", _without_alpn), HTTP1),
+    "no-alpn": ("none of Istio's ALPN names", Impostor(_own, "gateway", _NO_CHAIN, _without_alpn), HTTP1),
     "not-exported": (
         "a service that the gateway does not export",
-        Impostor(_own, "gateway", "no filter chain"),
+        Impostor(_own, "gateway", _NO_CHAIN),
         Call(sample.ADMIN, 9080, clients.http1),
     ),
     "wrong-server": (
