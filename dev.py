@@ -72,11 +72,7 @@ def _set_up(name: str) -> None:
     installed = STAMP.read_text().split() if STAMP.exists() else []
     if wanted in installed:
         return
-    print(
-        f"Setting up {ENVIRONMENT.name} with requirements/{name}.txt (once; a minute or so) …",
-        file=sys.stderr,
-        flush=True,
-    )
+    print(f"Setting up .venv with requirements/{name}.txt (once; a minute or so) …", file=sys.stderr, flush=True)
     if not PYTHON.exists():
         _run([sys.executable, "-m", "venv", "--without-pip", ENVIRONMENT])
     _install(["--require-hashes", "-r", pins])
@@ -90,14 +86,11 @@ def _install(arguments: list[str | Path]) -> None:
         _run([uv, "pip", "install", "-q", "--python", PYTHON, *arguments])
     else:
         pip = [sys.executable, "-m", "pip", "--python", PYTHON, "--disable-pip-version-check"]
-        _run(
-            [*pip, "install", "-q", "--no-warn-script-location", *arguments],
-            PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        )
+        _run([*pip, "install", "-q", "--no-warn-script-location", *arguments])
 
 
-def _run(command: list[str | Path], **environment: str) -> None:
-    done = subprocess.run([str(part) for part in command], cwd=HERE, env={**os.environ, **environment}, check=False)
+def _run(command: list[str | Path]) -> None:
+    done = subprocess.run([str(part) for part in command], cwd=HERE, check=False)
     if done.returncode:
         sys.exit(done.returncode)
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
+import socket
+import ssl
 import subprocess
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -21,6 +26,7 @@ from sidestep.pki.requests import new_request
 from sidestep.pki.spiffe import SpiffeId
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 BILLING = "spiffe://cluster.local/ns/vms/sa/billing"
@@ -84,6 +90,67 @@ def test_the_mesh_ca_passes_what_istiod_checks(made: Path) -> None:
     assert first == authority(made / "mesh").certificate
 
 
+@contextmanager
+def istiod(cacerts: Path, directory: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A real istiod that signs with the CA in ``cacerts``, its secure port on 127.0.0.1."""
+    servers = os.environ.get("SIDESTEP_TEST_SERVERS")
+    if not servers:
+        pytest.skip("SIDESTEP_TEST_SERVERS names no folder with a real istiod")
+    (directory / "mesh.yaml").write_text("trustDomain: cluster.local\n")
+    (directory / "config").mkdir()
+    command = [f"{servers}/pilot-discovery", "discovery", "--configDir", "config", "--registries=", "--meshConfig"]
+    command += ["mesh.yaml", "--secureGRPCAddr", f"127.0.0.1:{port}", "--grpcAddr", "127.0.0.1:0", "--httpAddr"]
+    command += ["127.0.0.1:0", "--httpsAddr", "", "--monitoringAddr", "127.0.0.1:0", "--ctrlz_port", "0"]
+    settings = {"POD_NAMESPACE": "istio-system", "POD_NAME": "istiod", "CLUSTER_ID": "Kubernetes"}
+    settings["ROOT_CA_DIR"] = str(cacerts)
+    with (
+        (directory / "log").open("wb") as log,
+        subprocess.Popen(command, cwd=directory, env=os.environ | settings, stdout=log, stderr=log) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it has ended, after giving it a moment."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(0.05)
+    return process.returncode is not None
+
+
+def test_a_real_istiod_signs_with_the_mesh_ca(made: Path, tmp_path: Path) -> None:
+    context, port = ssl.create_default_context(cafile=str(made / "mesh" / "root-cert.pem")), free_port()
+    with istiod(made / "mesh", tmp_path, port) as process:
+        for _ in range(600):
+            assert not ended(process), (tmp_path / "log").read_text()[-2000:]
+            with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)) as plain:
+                with context.wrap_socket(plain, server_hostname="istiod.istio-system.svc") as secured:
+                    assert ("commonName", "Mesh CA") in {pair for names in issuer(secured) for pair in names}
+                return
+    pytest.fail("istiod did not listen")
+
+
+def issuer(secured: ssl.SSLSocket) -> tuple[tuple[tuple[str, str], ...], ...]:
+    certificate = secured.getpeercert()
+    return certificate["issuer"] if certificate else ()  # type: ignore[return-value]  # typeshed has it looser
+
+
+def test_a_real_istiod_refuses_the_mesh_ca_with_the_wrong_key(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "mesh", tmp_path / "mesh")
+    shutil.copy(made / "machines" / "ca-key.pem", tmp_path / "mesh")
+    with istiod(tmp_path / "mesh", tmp_path, free_port()) as process:
+        assert process.wait(30) != 0
+    assert "failed to create an istiod CA" in (tmp_path / "log").read_text()
+
+
 def test_init_says_what_each_folder_is_for(tmp_path: Path) -> None:
     directory = tmp_path / "a ca"
     said = run("init", directory, "--machines-trust-domain", "vms.example").output
@@ -139,7 +206,7 @@ def test_init_that_cannot_write_says_where(tmp_path: Path) -> None:
         run("init", tmp_path / "file" / "ca")
 
 
-@pytest.mark.parametrize("trust_domain", ["", "Upper", "a/b", "a b", "x" * 256])
+@pytest.mark.parametrize("trust_domain", ["", "Upper", "a/b", "a b", "x" * 256, ".example"])
 def test_init_refuses_what_is_no_trust_domain(tmp_path: Path, trust_domain: str) -> None:
     with pytest.raises(CertificateError, match=r"trust domain.*found.*allowed"):
         run("init", tmp_path / "ca", "--trust-domain", trust_domain)

@@ -86,6 +86,8 @@ def test_a_spiffe_id_survives_reading_and_writing(text: str) -> None:
         "SPIFFE://cluster.local/ns/vms/sa/billing",
         "spiffe://Cluster.local/ns/vms/sa/billing",
         "spiffe:///ns/vms/sa/billing",
+        "spiffe://.example/ns/vms/sa/billing",
+        "spiffe://a..b/ns/vms/sa/billing",
         "spiffe://cluster.local:80/ns/vms/sa/billing",
         "spiffe://user@cluster.local/ns/vms/sa/billing",
         "spiffe://cluster.local/ns/vms/sa/billing/",

@@ -30,22 +30,16 @@ _output = click.option(
 )
 
 
-class Lifetime(click.ParamType[timedelta]):
-    """A duration such as ``24h``, ``90m`` or ``7d``: more than nothing, at most 90 days (Istio's maximum)."""
-
-    name = "duration"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        if isinstance(value, timedelta):
-            return value
-        match = re.fullmatch(r"([0-9]{1,9})([smhd])", str(value))
-        if match is None:
-            self.fail(f"found {value!r}; allowed: a number and a unit, such as 90m, 24h or 7d", param, ctx)
-        unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]
-        lifetime = timedelta(**{unit: int(match[1])})
-        if not timedelta(0) < lifetime <= _LONGEST:
-            self.fail(f"found {value}; allowed: more than 0, at most 90d", param, ctx)
-        return lifetime
+def parse_lifetime(text: str) -> timedelta:
+    """``24h``, ``90m``, ``7d``: more than nothing, at most 90 days (Istio's maximum); else `click.BadParameter`."""
+    match = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
+    if match is None:
+        raise click.BadParameter(f"found {text!r}; allowed: a number and a unit, such as 90m, 24h or 7d")
+    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]
+    lifetime = timedelta(**{unit: int(match[1])})
+    if not timedelta(0) < lifetime <= _LONGEST:
+        raise click.BadParameter(f"found {text}; allowed: more than 0, at most 90d")
+    return lifetime
 
 
 @click.group()
@@ -90,7 +84,14 @@ def init(directory: Path, trust_domain: str, machines_trust_domain: str | None, 
 @click.argument("out_dir", type=click.Path(path_type=Path), required=False)
 @click.option("--id", "spiffe_id", metavar="SPIFFE_ID", help="Whom the certificate names.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Take the name from this bundle and write its certs/.")
-@click.option("--lifetime", type=Lifetime(), default="24h", show_default=True, help="How long it is valid.")
+@click.option(
+    "--lifetime",
+    type=parse_lifetime,
+    default="24h",
+    show_default=True,
+    metavar="DURATION",
+    help="How long it is valid.",
+)
 @_output
 def issue(
     ca_dir: Path, out_dir: Path | None, spiffe_id: str | None, bundle: Path | None, lifetime: timedelta, output: str

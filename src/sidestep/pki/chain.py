@@ -6,8 +6,8 @@ for machines inside its trust domain.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -112,7 +112,7 @@ def check_constraints(ca: x509.Certificate, uri: str) -> None:
     constraints = extension(ca, x509.NameConstraints)
     if constraints is None:
         return
-    host = urlsplit(uri).hostname or ""
+    host = re.split("[:/]", uri.partition("://")[2])[0].lower()
     permitted = _constrained_hosts(constraints.permitted_subtrees or ())
     excluded = _constrained_hosts(constraints.excluded_subtrees or ())
     if any(_covers(one, host) for one in excluded) or (permitted and not any(_covers(one, host) for one in permitted)):

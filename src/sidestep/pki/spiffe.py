@@ -10,7 +10,7 @@ from sidestep.errors import CertificateError
 _FORM = "spiffe://<trust domain>/ns/<namespace>/sa/<service account>"
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 
-_TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
+_TRUST_DOMAIN = re.compile(r"(?=.{1,255}\Z)[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _NAMESPACE = re.compile(_LABEL)
 _SERVICE_ACCOUNT = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")
 
@@ -18,9 +18,10 @@ _SERVICE_ACCOUNT = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")
 def check_trust_domain(text: str) -> str:
     """``text``, if it can be a trust domain; else `CertificateError`.
 
-    The SPIFFE specification allows lower-case letters, digits, dots, dashes and underscores, 255 bytes at most.
+    The SPIFFE specification allows lower-case letters, digits, dots, dashes and underscores, 255 bytes at most. Dots
+    stand between other characters only: in a name constraint a leading dot would mean every domain below.
     """
-    return _check("trust domain", _TRUST_DOMAIN, text, "1 to 255 of a-z 0-9 . - _")
+    return _check("trust domain", _TRUST_DOMAIN, text, "1 to 255 of a-z 0-9 - _, with dots between them")
 
 
 @dataclass(frozen=True, order=True)

@@ -1,0 +1,321 @@
+"""Clients that call through a machine's local listeners, in plain text on loopback.
+
+None raises because the network refused: what came back, or why nothing did, is in the `Answer`. All have a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+import httpx2
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus, WebSocketException
+
+from sidestep.lab.services import GRPC_SERVICE
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
+DEADLINE = 10.0
+"""Seconds that one call may take."""
+_CHANNEL_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+_KEPT_ERRORS = 5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a caller got."""
+
+    ok: bool
+    status: str = ""
+    """The HTTP status, the name of the gRPC status, or empty where the protocol has none."""
+    text: str = ""
+    """What arrived, however far it came."""
+    principal: str = ""
+    """Which principal the service was told that the caller is."""
+    milliseconds: float = 0.0
+    error: str = ""
+    """Why it is not ok."""
+
+
+async def http1(
+    port: int,
+    path: str = "/",
+    *,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    deadline: float = DEADLINE,
+) -> Answer:
+    """One request over HTTP/1.1: GET, or POST where there is a body.
+
+    Pass ``headers={"host": …}`` to ask for a service by name.
+    """
+    request = _request(port, path, body, headers)
+    return await _attempt(lambda: _http(request, http2=False), deadline)
+
+
+async def http2(
+    port: int,
+    path: str = "/",
+    *,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    deadline: float = DEADLINE,
+) -> Answer:
+    """The same over HTTP/2 with prior knowledge."""
+    request = _request(port, path, body, headers)
+    return await _attempt(lambda: _http(request, http2=True), deadline)
+
+
+def _request(port: int, path: str, body: bytes | None, headers: Mapping[str, str] | None) -> httpx2.Request:
+    method = "GET" if body is None else "POST"
+    return httpx2.Request(method, f"http://127.0.0.1:{port}{path}", content=body, headers=headers)
+
+
+async def _http(request: httpx2.Request, *, http2: bool) -> Answer:
+    async with _http_client(http2=http2) as client:
+        response = await client.send(request)
+    text = response.text
+    error = "" if response.is_success else text.strip()[:300] or response.reason_phrase
+    return Answer(response.is_success, str(response.status_code), text, _principal(text), error=error)
+
+
+def _http_client(*, http2: bool = False, connections: int = 1) -> httpx2.AsyncClient:
+    limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
+    return httpx2.AsyncClient(
+        http1=not http2, http2=http2, verify=False, trust_env=False, timeout=DEADLINE, limits=limits
+    )
+
+
+async def grpc_unary(port: int, message: str = "hello", *, deadline: float = DEADLINE) -> Answer:
+    """One gRPC call: a message for a message."""
+
+    async def call(channel: grpc.aio.Channel) -> list[bytes]:
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_method("Unary"))
+        return [await method(message.encode())]
+
+    return await _grpc(port, call, [message], deadline)
+
+
+async def grpc_server_stream(port: int, message: str = "hello", *, deadline: float = DEADLINE) -> Answer:
+    """One gRPC call: three messages for one."""
+
+    async def call(channel: grpc.aio.Channel) -> list[bytes]:
+        method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(_method("ServerStream"))
+        return [reply async for reply in method(message.encode())]
+
+    return await _grpc(port, call, [message] * 3, deadline)
+
+
+async def grpc_client_stream(
+    port: int, messages: Sequence[str] = ("a", "b", "c"), *, deadline: float = DEADLINE
+) -> Answer:
+    """One gRPC call: one message for many."""
+
+    async def call(channel: grpc.aio.Channel) -> list[bytes]:
+        method: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(_method("ClientStream"))
+        return [await method(_each(messages))]
+
+    return await _grpc(port, call, messages, deadline)
+
+
+async def grpc_bidi(port: int, messages: Sequence[str] = ("a", "b", "c"), *, deadline: float = DEADLINE) -> Answer:
+    """One gRPC call: a message for each, as they come."""
+
+    async def call(channel: grpc.aio.Channel) -> list[bytes]:
+        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(_method("Bidi"))
+        return [reply async for reply in method(_each(messages))]
+
+    return await _grpc(port, call, messages, deadline)
+
+
+async def _each(messages: Sequence[str]) -> AsyncIterator[bytes]:
+    for message in messages:
+        yield message.encode()
+
+
+def _method(name: str) -> str:
+    return f"/{GRPC_SERVICE}/{name}"
+
+
+async def _grpc(
+    port: int, call: Callable[[grpc.aio.Channel], Awaitable[list[bytes]]], expected: Sequence[str], deadline: float
+) -> Answer:
+    async def attempt() -> Answer:
+        try:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=_CHANNEL_OPTIONS) as channel:
+                replies = [reply.decode() for reply in await call(channel)]
+        except grpc.aio.AioRpcError as error:
+            return Answer(ok=False, status=error.code().name, error=error.details() or "")
+        got = [message for reply in replies for message in json.loads(reply)["messages"]]
+        return _compared(Answer(ok=True, status="OK", text="\n".join(replies)), got, list(expected))
+
+    return await _attempt(attempt, deadline)
+
+
+async def tcp_echo(port: int, message: bytes = b"ping", *, deadline: float = DEADLINE) -> Answer:
+    """Send bytes and read as many back."""
+
+    async def attempt() -> Answer:
+        async with _tcp(port) as (reader, writer):
+            writer.write(message)
+            got = b""
+            with suppress(ConnectionError):
+                while len(got) < len(message) and (data := await reader.read(65536)):
+                    got += data
+            if got != message:
+                return Answer(ok=False, text=_text(got), error="the connection was closed before the echo")
+            return Answer(ok=True, text=_text(got))
+
+    return await _attempt(attempt, deadline)
+
+
+async def tcp_greeting(port: int, line: str = "NOOP", *, deadline: float = DEADLINE) -> Answer:
+    """Read the greeting of a service that speaks first, then send a line and read the reply.
+
+    ``text`` is all that arrived, so it tells whether the greeting was seen even where the call was cut afterwards.
+    """
+
+    async def attempt() -> Answer:
+        async with _tcp(port) as (reader, writer):
+            greeting = await _line(reader)
+            if not greeting:
+                return Answer(ok=False, error="the connection was closed before the greeting")
+            writer.write(f"{line}\r\n".encode())
+            reply = await _line(reader)
+            cut = "" if reply else "the connection was closed after the greeting, at the first byte sent"
+            return Answer(ok=bool(reply), text=greeting + reply, error=cut)
+
+    return await _attempt(attempt, deadline)
+
+
+async def _line(reader: asyncio.StreamReader) -> str:
+    with suppress(ConnectionError):
+        return _text(await reader.readline())
+    return ""
+
+
+@asynccontextmanager
+async def _tcp(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+async def websocket(port: int, messages: Sequence[str] = ("one", "two"), *, deadline: float = DEADLINE) -> Answer:
+    """Upgrade to a WebSocket, and have each message echoed."""
+    return await _attempt(lambda: _websocket(f"ws://127.0.0.1:{port}/", messages), deadline)
+
+
+async def _websocket(uri: str, messages: Sequence[str]) -> Answer:
+    got: list[str] = []
+    try:
+        async with connect(uri, proxy=None, close_timeout=1) as connection:
+            for message in messages:
+                await connection.send(message)
+                got.append(str(await connection.recv()))
+            caller = connection.response.headers.get("x-principal", "") if connection.response else ""
+    except InvalidStatus as refusal:
+        body = bytes(refusal.response.body or b"")
+        return Answer(ok=False, status=str(refusal.response.status_code), text=_text(body), error=_text(body))
+    answer = Answer(ok=True, status="101", text="\n".join(got), principal=caller)
+    return _compared(answer, got, list(messages))
+
+
+@dataclass
+class Load:
+    """What a running load has seen so far."""
+
+    total: int = 0
+    failed: int = 0
+    errors: list[str] = field(default_factory=list)
+    """The first few, as text."""
+
+    async def more(self, requests: int, *, deadline: float = 30.0) -> None:
+        """Wait until so many more requests have been answered, or raise `TimeoutError`."""
+        target = self.total + requests
+        async with asyncio.timeout(deadline):
+            while self.total < target:
+                await asyncio.sleep(0.005)
+
+    def count(self, error: str) -> None:
+        """Count one request; ``error`` is empty where it succeeded."""
+        self.total += 1
+        if error:
+            self.failed += 1
+            self.errors += [error] if len(self.errors) < _KEPT_ERRORS else []
+
+
+@asynccontextmanager
+async def load(port: int, *, path: str = "/", concurrency: int = 8) -> AsyncIterator[Load]:
+    """Send GET requests over kept-alive HTTP/1.1 connections for as long as the block lasts.
+
+    At the end of the block every request in flight is waited for, so the counts are complete after it.
+    """
+    counts, stopping = Load(), asyncio.Event()
+    url = f"http://127.0.0.1:{port}{path}"
+    async with _http_client(connections=concurrency) as client:
+        callers = [asyncio.create_task(_requests(client, url, counts, stopping)) for _ in range(concurrency)]
+        try:
+            yield counts
+        finally:
+            stopping.set()
+            await asyncio.gather(*callers)
+
+
+async def _requests(client: httpx2.AsyncClient, url: str, counts: Load, stopping: asyncio.Event) -> None:
+    while not stopping.is_set():
+        try:
+            response = await client.get(url)
+        except httpx2.HTTPError as error:
+            counts.count(_words(error))
+            await asyncio.sleep(0.01)
+        else:
+            counts.count("" if response.status_code == 200 else f"{response.status_code} {response.text[:200]}")
+
+
+async def _attempt(call: Callable[[], Awaitable[Answer]], deadline: float) -> Answer:
+    started = time.perf_counter()
+    try:
+        async with asyncio.timeout(deadline):
+            answer = await call()
+    except (httpx2.HTTPError, WebSocketException, OSError, EOFError) as error:  # TimeoutError is an OSError
+        answer = Answer(ok=False, error=_words(error))
+    return replace(answer, milliseconds=(time.perf_counter() - started) * 1000)
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")
+
+
+def _compared(answer: Answer, got: list[str], expected: list[str]) -> Answer:
+    if got != expected:
+        return replace(answer, ok=False, error=f"sent {expected}, got {got}")
+    return replace(answer, principal=answer.principal or _principal(answer.text.partition("\n")[0]))
+
+
+def _principal(text: str) -> str:
+    with suppress(ValueError):
+        document = json.loads(text)
+        if isinstance(document, dict):
+            return str(document.get("principal", ""))
+    return ""
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")

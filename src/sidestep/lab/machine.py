@@ -1,0 +1,157 @@
+"""The machine's side of the lab: a spec that a user could have written, its bundle, its certificate, its Envoy."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from sidestep import onboard
+from sidestep.files import write_set
+from sidestep.lab.access_log import AccessLog
+from sidestep.lab.envoys import Runtime
+from sidestep.lab.mesh import Mesh
+from sidestep.lab.topology import Protocol, Service
+from sidestep.pki.identity import Identity
+from sidestep.pki.spiffe import SpiffeId
+from sidestep.proxy.binary import Envoy
+from sidestep.proxy.process import Process
+from sidestep.proxy.validation import validate
+
+Edit = Callable[[dict[str, object]], None]
+"""Changes one cluster of a bundle, to leave out on purpose what the bundle does right."""
+
+_ARGUMENTS: Final = ("--file-flush-interval-msec", "20", "--log-level", "warning", "--drain-time-s", "1")
+
+
+@dataclass(frozen=True)
+class Calls:
+    """One line of a machine's egress: a port of a service and where the machine listens for it."""
+
+    service: Service
+    port: int
+    listen: int
+
+    def __str__(self) -> str:
+        protocol = next(port.protocol for port in self.service.ports if port.number == self.port)
+        said = ", protocol: HTTP" if protocol is Protocol.UNDECLARED else ""
+        host = f"{self.service.name}.{self.service.namespace}"
+        return f"  - {{host: {host}, port: {self.port}{said}, listen: 127.0.0.1:{self.listen}}}"
+
+
+@dataclass
+class Machine:
+    """An onboarded machine. Its directory holds ``spec/``, ``bundle/`` and ``logs/``."""
+
+    spiffe_id: SpiffeId
+    directory: Path
+    mesh: Mesh
+    envoy: Envoy
+    egress: list[Calls]
+    process: Process = field(init=False)
+
+    @property
+    def spec(self) -> list[Path]:
+        """The documents that it was onboarded from."""
+        return [self.directory / "spec" / "mesh.yaml", self.directory / "spec" / "billing.yaml"]
+
+    @property
+    def bundle(self) -> Path:
+        """What its Envoy runs in."""
+        return self.directory / "bundle"
+
+    @property
+    def log(self) -> AccessLog:
+        """What its Envoy tells of every call."""
+        return AccessLog(self.directory / "logs" / "stdout.log")
+
+    def listen(self, service: Service, port: int) -> int:
+        """The local port that stands for a service's."""
+        return next(calls.listen for calls in self.egress if (calls.service, calls.port) == (service, port))
+
+    def render(self) -> onboard.Installed:
+        """Writes the spec and (re)renders the bundle from it, as ``sidestep render`` does."""
+        for path, text in zip(self.spec, (mesh_document(self.mesh), self._workload_document()), strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        spec = onboard.load(str(path) for path in self.spec)
+        [bundle] = onboard.bundles(spec)
+        return bundle.install(self.bundle, validate=lambda directory, file: validate(self.envoy, directory, file))
+
+    def hold(self, identity: Identity) -> None:
+        """Gives it a certificate, as ``sidestep ca issue`` does."""
+        write_set(self.bundle / "certs", identity.files())
+
+    def spoil(self, edit: Edit) -> None:
+        """Edits the clusters of the bundle."""
+        path = self.bundle / "cds.json"
+        clusters = orjson.loads(path.read_bytes())
+        for cluster in clusters["resources"]:
+            edit(cluster)
+        path.write_bytes(orjson.dumps(clusters))
+
+    def _workload_document(self) -> str:
+        lines = "\n".join(str(calls) for calls in self.egress)
+        return f"""\
+apiVersion: sidestep/v1alpha1
+kind: Workload
+metadata: {{name: {self.spiffe_id.service_account}, namespace: {self.spiffe_id.namespace}}}
+spec:
+  egress:
+{lines}
+"""
+
+
+def mesh_document(mesh: Mesh) -> str:
+    """The Mesh document for a running mesh."""
+    gateways = "\n".join(f"  - {{address: {gateway.address}, port: {gateway.port}}}" for gateway in mesh.gateways)
+    services = "".join(_service(service) for service in mesh.description.services)
+    return f"""\
+apiVersion: sidestep/v1alpha1
+kind: Mesh
+metadata: {{name: lab}}
+spec:
+  trustDomain: {mesh.description.trust_domain}
+  gateways:
+{gateways}
+  services:
+{services}"""
+
+
+def _service(service: Service) -> str:
+    ports = ", ".join(
+        f"{{number: {port.number}, protocol: {port.protocol}}}" if port.protocol else f"{{number: {port.number}}}"
+        for port in service.ports
+    )
+    return f"  - host: {service.host}\n    ports: [{ports}]\n    serviceAccounts: [{service.account}]\n"
+
+
+@asynccontextmanager
+async def start_machine(
+    mesh: Mesh,
+    spiffe_id: SpiffeId,
+    directory: Path,
+    runtime: Runtime,
+    *,
+    egress: Sequence[tuple[Service, int]],
+    identity: Identity,
+    edit: Edit | None = None,
+) -> AsyncIterator[Machine]:
+    """Onboards a machine that calls ``egress`` and runs its Envoy until the end of the block."""
+    listens = [Calls(service, port, runtime.ports.reserve()) for service, port in egress]
+    machine = Machine(spiffe_id, directory, mesh, runtime.envoy, listens)
+    machine.render()
+    machine.hold(identity)
+    if edit:
+        machine.spoil(edit)
+    (directory / "logs").mkdir()
+    machine.process = Process(runtime.envoy, machine.bundle, directory / "logs", concurrency=1, arguments=_ARGUMENTS)
+    async with machine.process as process:
+        runtime.watchdog.started(process.pid)
+        await process.wait_ready()
+        yield machine
+    runtime.watchdog.ended(process.pid)

@@ -1,0 +1,44 @@
+"""The mesh that the lab plays: a bookshop's services, as strict as Istio's defaults and a careful owner make them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sidestep.lab.topology import (
+    Application,
+    AuthorizationPolicy,
+    MeshDescription,
+    MTLSMode,
+    Protocol,
+    Service,
+    ServicePort,
+)
+
+BILLING: Final = "cluster.local/ns/vms/sa/billing"
+"""The principal of the machine, as AuthorizationPolicies write it."""
+
+_HTTP = ServicePort(9080, Protocol.HTTP, Application.HTTP)
+_HTTP2 = ServicePort(9090, Protocol.HTTP2, Application.HTTP)
+_UNDECLARED = ServicePort(9081, Protocol.UNDECLARED, Application.HTTP)
+_GRPC = ServicePort(50051, Protocol.GRPC, Application.GRPC)
+_TCP = ServicePort(9000, Protocol.TCP, Application.TCP_ECHO)
+_GREETING = ServicePort(2525, Protocol.TCP, Application.TCP_GREETING)
+
+
+def _admits(principal: str, namespace: str) -> AuthorizationPolicy:
+    return AuthorizationPolicy("callers", namespace, (principal,))
+
+
+REVIEWS: Final = Service("reviews", "bookinfo", (_HTTP, _HTTP2, _UNDECLARED), policy=_admits(BILLING, "bookinfo"))
+LEDGER: Final = Service("ledger", "pay", (_GRPC, _TCP, _GREETING), policy=_admits(BILLING, "pay"))
+RATINGS: Final = Service("ratings", "bookinfo", (_HTTP, _GRPC, _TCP, _GREETING), mtls=MTLSMode.PERMISSIVE)
+PAYROLL: Final = Service(
+    "payroll", "hr", (_HTTP, _GRPC, _TCP, _GREETING), policy=_admits("cluster.local/ns/hr/sa/portal", "hr")
+)
+"""Admits somebody else, not the machine."""
+DETAILS: Final = Service("details", "bookinfo", (_HTTP,), presents="spiffe://cluster.local/ns/bookinfo/sa/intruder")
+"""Something else answers in its place."""
+ADMIN: Final = Service("admin", "bookinfo", (_HTTP,), exported=False)
+"""Not exported by the gateway."""
+
+MESH: Final = MeshDescription((REVIEWS, LEDGER, RATINGS, PAYROLL, DETAILS, ADMIN), gateways=2)

@@ -1,0 +1,210 @@
+"""A lab that is up: the mesh, the machine, and what scenarios do with them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import orjson
+from cryptography import x509
+
+from sidestep.errors import SidestepError
+from sidestep.lab import sample
+from sidestep.lab.access_log import AccessLog, Entry
+from sidestep.lab.envoys import Runtime
+from sidestep.lab.identities import Authorities
+from sidestep.lab.machine import Calls, Edit, Machine, start_machine
+from sidestep.lab.mesh import Mesh, start_mesh
+from sidestep.lab.ports import Ports
+from sidestep.lab.scenarios import EGRESS, Call, Outcome, Scenario, Verdict
+from sidestep.lab.topology import Service
+from sidestep.lab.watchdog import Watchdog
+from sidestep.pki.identity import Identity
+from sidestep.pki.spiffe import SpiffeId
+from sidestep.proxy.binary import Envoy
+
+_BILLING: Final = SpiffeId.parse(f"spiffe://{sample.BILLING}")
+_PATIENCE: Final = 5.0
+"""Seconds that a change may take to show."""
+_LONGEST: Final = 60.0
+"""Seconds that one scenario may take."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A scenario that has been run."""
+
+    scenario: Scenario
+    outcome: Outcome
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Where the logs of everybody on a call's way ended before it was made."""
+
+    lab: Lab
+    machine: Machine
+    service: Service
+    ends: dict[str, list[int]]
+
+    async def sidecar(self, wanted: Callable[[Entry], bool]) -> Entry | None:
+        """What the destination's sidecar has logged since."""
+        return await self.of("sidecar", wanted)
+
+    async def of(self, place: str, wanted: Callable[[Entry], bool]) -> Entry | None:
+        """What the ``machine``, a ``gateway`` or the ``sidecar`` has logged since; None if nothing like it comes."""
+        logs = self.lab.logs(self.machine, self.service)[place]
+        waits = [log.wait(mark, wanted, deadline=_PATIENCE) for log, mark in zip(logs, self.ends[place], strict=True)]
+        return await _first(waits)
+
+    async def gateway(self, call: Call) -> str:
+        """The address of the gateway that took the call, as the machine's Envoy has it."""
+        cluster = f"outbound|{call.port}||{call.service.host}"
+        entry = await self.of("machine", lambda entry: entry.cluster == cluster)
+        return str(entry.fields["upstream_host"]) if entry else "no gateway"
+
+
+@dataclass
+class Lab:
+    """The running lab."""
+
+    mesh: Mesh
+    machine: Machine
+    directory: Path
+    runtime: Runtime
+    _others: int = 0
+
+    def logs(self, machine: Machine, service: Service) -> dict[str, list[AccessLog]]:
+        """The access logs along the way from a machine to a service."""
+        gateways = [gateway.envoy.log for gateway in self.mesh.gateways]
+        return {"machine": [machine.log], "gateway": gateways, "sidecar": [self.mesh.pods[service.host].sidecar.log]}
+
+    def marks(self, service: Service, machine: Machine | None = None) -> Marks:
+        """To be taken before a call."""
+        machine = machine or self.machine
+        logs = self.logs(machine, service)
+        return Marks(self, machine, service, {place: [log.mark() for log in each] for place, each in logs.items()})
+
+    @asynccontextmanager
+    async def other_machine(
+        self, call: Call, identity: Callable[[Authorities], Identity], edit: Edit | None
+    ) -> AsyncIterator[Machine]:
+        """A second machine, with a certificate and perhaps a fault of its own, that can make one call."""
+        self._others += 1
+        directory = self.directory / f"other-machine-{self._others}"
+        held, egress = identity(self.mesh.authorities), [(call.service, call.port)]
+        async with start_machine(
+            self.mesh, _BILLING, directory, self.runtime, egress=egress, identity=held, edit=edit
+        ) as machine:
+            yield machine
+
+    async def renew(self) -> bool:
+        """Gives the machine a new certificate; whether its Envoy uses that soon."""
+        identity = self.mesh.authorities.machine(self.machine.spiffe_id)
+        serial = x509.load_pem_x509_certificates(identity.chain)[0].serial_number
+        self.machine.hold(identity)
+
+        async def in_use() -> bool:
+            reply = await self.machine.process.admin("/certs")
+            return f"{serial:x}" in {held.lstrip("0") for held in _serials(reply.body)}
+
+        return await _eventually(in_use)
+
+    @asynccontextmanager
+    async def added(self, service: Service, port: int) -> AsyncIterator[int]:
+        """Adds a service to the machine's spec for the length of the block; gives the local port."""
+        calls = Calls(service, port, self.runtime.ports.reserve())
+        self.machine.egress.append(calls)
+        await asyncio.to_thread(self.machine.render)
+        try:
+            await _eventually(lambda: self._knows(service, port))
+            await _eventually(lambda: _accepts(calls.listen))
+            yield calls.listen
+        finally:
+            self.machine.egress.remove(calls)
+            await asyncio.to_thread(self.machine.render)
+
+    async def _knows(self, service: Service, port: int) -> bool:
+        """Whether the machine's Envoy has the cluster: it opens a listener a moment before a new cluster is warm."""
+        clusters = await self.machine.process.admin("/clusters")
+        return f"outbound|{port}||{service.host}::".encode() in clusters.body
+
+    async def is_closed(self, port: int) -> bool:
+        """Whether a local port is soon closed."""
+
+        async def closed() -> bool:
+            return not await _accepts(port)
+
+        return await _eventually(closed)
+
+
+@asynccontextmanager
+async def open_lab(envoy: Envoy, directory: Path, watchdog: Watchdog) -> AsyncIterator[Lab]:
+    """Starts the sample mesh and onboards the machine; everything ends with the block."""
+    authorities = Authorities.make(sample.MESH.trust_domain, datetime.now(UTC))
+    with Ports() as ports:
+        runtime = Runtime(envoy, ports, watchdog)
+        async with start_mesh(sample.MESH, authorities, directory / "mesh", runtime) as mesh:
+            identity = authorities.machine(_BILLING)
+            async with start_machine(
+                mesh, _BILLING, directory / "machine", runtime, egress=EGRESS, identity=identity
+            ) as machine:
+                yield Lab(mesh, machine, directory, runtime)
+
+
+async def run(lab: Lab, scenarios: Iterable[Scenario]) -> AsyncIterator[Result]:
+    """Runs scenarios one after the other and gives each result as it comes."""
+    for scenario in scenarios:
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(_LONGEST):
+                outcome = await scenario.run(lab)
+        except TimeoutError:
+            outcome = Outcome(Verdict.ERROR, ok=False, detail=f"not done after {_LONGEST:g} s")
+        except SidestepError as error:
+            outcome = Outcome(Verdict.ERROR, ok=False, detail=str(error))
+        yield Result(scenario, replace(outcome, ok=outcome.ok and outcome.result == scenario.expect), _ms(started))
+
+
+def _ms(started: float) -> float:
+    return round((time.monotonic() - started) * 1000, 1)
+
+
+def _serials(certs: bytes) -> Iterable[str]:
+    for certificate in orjson.loads(certs)["certificates"]:
+        yield from (each["serial_number"] for each in certificate["cert_chain"])
+
+
+async def _accepts(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+    return True
+
+
+async def _eventually(holds: Callable[[], Awaitable[bool]]) -> bool:
+    deadline = time.monotonic() + _PATIENCE
+    while not await holds():
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.02)
+    return True
+
+
+async def _first(waits: Iterable[Awaitable[Entry | None]]) -> Entry | None:
+    """The first entry that is found; None once nobody has one."""
+    for found in asyncio.as_completed([asyncio.ensure_future(wait) for wait in waits]):
+        if entry := await found:
+            return entry
+    return None

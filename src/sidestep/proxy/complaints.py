@@ -1,0 +1,58 @@
+"""What matters in an Envoy's log, without the configuration that it repeats in full."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_ENTRY = re.compile(r"^\[\d{4}-\d\d-\d\d [\d:.]+\]\[\d+\]\[(\w+)\]\[\w+\] (?:\[[^\]\n]*\] )?", re.MULTILINE)
+_DEBUG_DUMP = re.compile(r"goo\.gle/debug\w+.*\n: ", re.DOTALL)
+_DEBUG_MARK = re.compile(r"goo\.gle/debug\w+\s*")
+_JSON_DUMP = re.compile(r"(Unable to parse JSON as proto \(.*?\)): *[{\[].*", re.DOTALL)
+_PREFIX = re.compile(r"^error initializing configuration '[^']*': ")
+
+_LONGEST = 700
+_TAIL = 256 * 1024
+
+
+def essential(log: str, most: int = 3) -> str:
+    """The last ``most`` different entries of the gravest level in ``log``, one a line, each at most 700 characters.
+
+    Without entries of level warning or above (a crash, say) the last lines as they are.
+    """
+    entries = _entries(log)
+    for levels in (("critical",), ("error",), ("warning",)):
+        grave = dict.fromkeys(_shortened(text) for level, text in entries if level in levels)
+        if grave:
+            return "\n".join(list(grave)[-most:])
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return "\n".join(_truncated(line) for line in lines[-most:])
+
+
+def essential_of(path: Path, offset: int = 0) -> str:
+    """`essential` of the log file at ``path`` from byte ``offset`` on, its last 256 KiB; "" if there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(offset, path.stat().st_size - _TAIL))
+            return essential(file.read().decode("utf-8", "replace"))
+    except OSError:
+        return ""
+
+
+def _entries(log: str) -> list[tuple[str, str]]:
+    heads = list(_ENTRY.finditer(log))
+    ends = [*(head.start() for head in heads[1:]), len(log)]
+    return [(head[1], log[head.end() : end]) for head, end in zip(heads, ends, strict=False)]
+
+
+def _shortened(text: str) -> str:
+    text = _DEBUG_MARK.sub("", _JSON_DUMP.sub(r"\1", _DEBUG_DUMP.sub("", text)))
+    return _truncated(_PREFIX.sub("", " ".join(text.split())))
+
+
+def _truncated(text: str) -> str:
+    half = _LONGEST // 2 - 3
+    return text if len(text) <= _LONGEST else f"{text[:half]} […] {text[-half:]}"

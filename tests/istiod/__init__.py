@@ -1,0 +1,1 @@
+"""Sidestep's bundle in a mesh whose gateway and sidecars the real istiod configures."""
