@@ -9,6 +9,7 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -31,6 +32,11 @@ class File:
     content: bytes = field(repr=False)
     mode: int = 0o644
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content, in hexadecimal."""
+        return sha256(self.content).hexdigest()
+
 
 @dataclass(frozen=True)
 class FileTree:
@@ -48,17 +54,17 @@ def exclusive(target: Path) -> Iterator[None]:
     process is writing there.
     """
     created = _make_directory(target)
-    try:
-        with locked(target, wait=False):
+    with locked(target, wait=False):
+        try:
             with translated(target):
                 _take_back(target)
                 shutil.rmtree(target / STAGING, ignore_errors=True)
             yield
-    except BaseException:
-        for directory in reversed(created):
-            with contextlib.suppress(OSError):
-                directory.rmdir()
-        raise
+        except BaseException:
+            for directory in reversed(created):
+                with contextlib.suppress(OSError):
+                    directory.rmdir()
+            raise
 
 
 @contextlib.contextmanager

@@ -89,12 +89,12 @@ class Listen(NamedTuple):
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
-        return ip_address(self.address).is_loopback
+        return self.address.startswith("127.") or self.address == "::1"
 
     @property
     def is_unspecified(self) -> bool:
         """Whether it stands for every address of the machine."""
-        return ip_address(self.address).is_unspecified
+        return self.address in {"0.0.0.0", "::"}
 
 
 def _protocol(value: object) -> Protocol:
