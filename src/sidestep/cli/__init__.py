@@ -19,7 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a character that the terminal lacks is no reason to fail
     terminal = Terminal()
-    try:
-        sidestep.main(args=arguments, prog_name="sidestep", standalone_mode=False, obj=terminal)
+    try:  # main returns what a command gave to `Context.exit`
+        code = sidestep.main(args=arguments, prog_name="sidestep", standalone_mode=False, obj=terminal)
     except BaseException as error:  # whatever it is, the user gets a line and a code
-        sys.exit(terminal.fail(error))
+        code = terminal.fail(error)
+    sys.exit(code)

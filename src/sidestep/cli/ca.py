@@ -42,7 +42,7 @@ def parse_lifetime(text: str) -> timedelta:
     return lifetime
 
 
-@click.group()
+@click.group(short_help="A certificate authority for the mesh and for machines.")
 def ca() -> None:
     """A local CA: the mesh's root, a CA for istiod and one for machines.
 

@@ -28,8 +28,13 @@ EXIT_CODES: Final[Mapping[int, str]] = {
     8: "an optional package is missing",
     70: "a bug of ours",
     130: "interrupted",
+    141: "whoever read the output went away",
 }
 _SHOWN_ROWS: Final = 40
+
+
+class ReaderGone(Exception):
+    """Nobody reads the output any more. (To click, a `BrokenPipeError` is an answer of 1.)"""
 
 
 class Terminal:
@@ -72,17 +77,15 @@ class Terminal:
 
     def fail(self, error: BaseException) -> int:
         """Prints an error that ended the command and returns the exit code."""
-        if isinstance(error, click.exceptions.Exit):
-            return error.exit_code
         if isinstance(error, click.ClickException):
             error.show()
             return error.exit_code
         if isinstance(error, (click.Abort, KeyboardInterrupt)):
             self.remark("interrupted")
             return 130
-        if isinstance(error, BrokenPipeError):
+        if isinstance(error, ReaderGone):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+            return 141
         if isinstance(error, SystemExit):
             return error.code if isinstance(error.code, int) else 1
         return self._ours(error) if isinstance(error, SidestepError) else self._bug(error)
