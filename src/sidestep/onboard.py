@@ -23,7 +23,7 @@ import orjson
 from sidestep import spec as documents
 from sidestep.compile import Plan, compile_machine
 from sidestep.errors import OutputError, Problem, SpecError
-from sidestep.files import STAGING, File, FileTree, put_in_place, staged
+from sidestep.files import STAGING, FileTree, put_in_place, staged, translated
 from sidestep.outputs import envoy
 
 if TYPE_CHECKING:
@@ -104,21 +104,26 @@ class Bundle:
         """The files."""
         return envoy.render(self.plan)
 
-    def install(self, directory: Path, *, validate: Validate, force: bool = False) -> Installed:
+    def install(self, directory: Path, *, validate: Validate | None, force: bool = False) -> Installed:
         """Puts the bundle into ``directory``, new or over an earlier one of the same workload, once Envoy accepts it.
 
         If anything fails, what was there stays whole. With ``force`` other people's files of the same names are
-        replaced too. Raises `OutputError` and what ``validate`` raises.
+        replaced too; with None for ``validate`` no Envoy is asked. Raises `OutputError` and what ``validate`` raises.
         """
         present = _Present.read(directory)
         if not force:
             present.check(self)
         changed, kept = present.compare(self.tree)
-        tree = FileTree({**self.tree.files, VALIDATION: File(envoy.validation(self.plan))}, self.tree.directories)
-        with staged(tree, directory) as staging:
-            validate(staging, VALIDATION)
+        with staged(self.tree, directory) as staging:
+            if validate:
+                self._submit(staging, validate)
             put_in_place(staging, directory, changed)
         return Installed(directory, present.manifest is None, tuple(changed), tuple(kept))
+
+    def _submit(self, staging: Path, validate: Validate) -> None:
+        with translated(staging.parent):
+            (staging / VALIDATION).write_bytes(envoy.validation(self.plan))
+        validate(staging, VALIDATION)
 
 
 @dataclass(frozen=True)
@@ -157,14 +162,14 @@ class _Present:
 
     def compare(self, tree: FileTree) -> tuple[list[str], list[str]]:
         """The files to write, in the order to write them, and those that are an issuer's by now."""
-        different = [name for name, file in tree.files.items() if self._digest(name) != _digest(file.content)]
+        different = [name for name, file in tree.files.items() if self._digest(name) != file.digest]
         kept = [name for name in different if name == envoy.ROOTS and self._issued(name)]
         return [name for name in different if name not in kept], kept
 
     def _edited(self, name: str, tree: FileTree) -> bool:
         if name in {envoy.ROOTS, envoy.MANIFEST}:
             return False
-        return self._digest(name) not in {None, self._written(name), _digest(tree.files[name].content)}
+        return self._digest(name) not in {None, self._written(name), tree.files[name].digest}
 
     def _issued(self, name: str) -> bool:
         return self._digest(name) not in {None, self._written(name)}

@@ -141,6 +141,14 @@ def exchange(address: Address, message: bytes, greeting: int = 0) -> bytes:
         return first + _read(connection, len(message))
 
 
+def send_and_end(address: Address, message: bytes) -> bytes:
+    """Send, end only this direction, and read until the other side ends too."""
+    with socket.create_connection(address, SECONDS) as connection:
+        connection.sendall(message)
+        connection.shutdown(socket.SHUT_WR)
+        return _read(connection, len(message) + 1)
+
+
 def tls_exchange(address: Address, message: bytes, *, root: str) -> bytes:
     """The application's own TLS, from end to end; its certificate has no DNS name."""
     context = ssl.create_default_context(cadata=root)
@@ -181,6 +189,12 @@ def _read(connection: socket.socket, count: int) -> bytes:
 
 def grpc_unary(address: Address, message: str) -> Rpc:
     return _rpc(address, lambda channel: [channel.unary_unary(_path("Say"))(message.encode(), timeout=SECONDS)])
+
+
+def grpc_streams_at_once(address: Address, count: int) -> list[Rpc]:
+    """``count`` calls, each of which lasts over several messages."""
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(lambda number: grpc_stream(address, [str(number)] * 5), range(count)))
 
 
 def grpc_stream(address: Address, messages: list[str]) -> Rpc:

@@ -88,11 +88,29 @@ def test_grpc_streams_both_ways_at_once(billing: Machine, service: str) -> None:
 
 
 @MODES
+def test_many_grpc_calls_at_once_do_not_share_one_connection(istio: Mesh, machines: Machines, service: str) -> None:
+    """The gateway balances connections: one for all would put every call on one pod."""
+    connections = "0.0.0.0_15006.downstream_cx_total"
+    before = istio.proxies[service].counter(connections)
+    identity = istio.authorities.machine(spiffe_id("billing"))
+    with machines.running("billing", identity, [(istio.services[service], 50051, "")]) as machine:
+        rpcs = machine[service].start(clients.grpc_streams_at_once, 50051, 60).result()
+    assert {(rpc.code, len(rpc.replies)) for rpc in rpcs} == {("OK", 5)}
+    assert istio.proxies[service].counter(connections) - before > 1
+
+
+@MODES
 @pytest.mark.parametrize("port", [9000, 9082], ids=["declared", "undeclared"])
 def test_tcp_carries_bytes_both_ways(billing: Machine, service: str, port: int) -> None:
     message = bytes(range(256)) * 4096
     assert billing[service].exchange(b"p", port=port) == b"p"
     assert billing[service].exchange(message, port=port) == message
+
+
+@MODES
+def test_one_direction_of_a_connection_may_end_first(billing: Machine, service: str) -> None:
+    message = b"all of it" * 10_000
+    assert billing[service].start(clients.send_and_end, 9000, message).result() == message
 
 
 @MODES

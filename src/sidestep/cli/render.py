@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sidestep.cli import collector
 from sidestep.cli.terminal import Terminal, format_option
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 @click.option("--unsafe-skip-validation", is_flag=True, help="Put the bundle in place though no Envoy has accepted it.")
 @format_option("--format")
 @click.pass_obj
+@collector.paused()
 def render(
     terminal: Terminal,
     files: tuple[str, ...],
@@ -52,7 +54,7 @@ def render(
 
     spec = onboard.load(files)
     terminal.warn(spec.warnings)
-    validate = _unvalidated if unsafe_skip_validation else _validator(envoy_path)
+    validate = None if unsafe_skip_validation else _validator(envoy_path)
     bundles = onboard.bundles(spec, workload)
     names = [""] if len(bundles) == 1 else onboard.directory_names(bundles)
     results = []
@@ -68,10 +70,6 @@ def _validator(path: str | None) -> Validate:
     from sidestep.proxy.validation import validate
 
     return partial(validate, find(path))
-
-
-def _unvalidated(_directory: Path, _bootstrap: str) -> None:
-    """Accepts everything."""
 
 
 def _for_people(terminal: Terminal, bundle: Bundle, installed: Installed) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sidestep.cli import collector
 from sidestep.cli.terminal import Terminal, format_option
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 @click.argument("files", nargs=-1, required=True, metavar="FILE…")
 @format_option()
 @click.pass_obj
+@collector.paused()
 def validate(terminal: Terminal, files: tuple[str, ...]) -> None:
     """Check documents (kinds Mesh and Workload) and show what they mean. `-` is standard input.
 

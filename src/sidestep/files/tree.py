@@ -8,6 +8,8 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +26,11 @@ class File:
 
     content: bytes = field(repr=False)
     mode: int = 0o644
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content, in hexadecimal."""
+        return sha256(self.content).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -78,5 +78,5 @@ def _manifest(machine: Machine, files: dict[str, File]) -> Resource:
             {"listen": str(port.listen), "host": port.service.host, "port": port.number, "protocol": port.protocol}
             for port in machine.egress
         ],
-        "sha256": {path: sha256(file.content).hexdigest() for path, file in files.items()},
+        "sha256": {path: file.digest for path, file in files.items()},
     }
