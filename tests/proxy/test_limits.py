@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,66 @@ with open_files(1, 1) as granted:
 print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
     assert shell(tmp_path, "ulimit -Sn 500; ulimit -Hn 2000", code).split() == ["2000", "2000", "500"]
+
+
+def test_starts_that_overlap_leave_the_limit_as_it_was(tmp_path: Path) -> None:
+    code = """
+import resource
+from contextlib import ExitStack
+from sidestep.proxy.limits import open_files
+def soft(): return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+first, second = ExitStack(), ExitStack()
+first.enter_context(open_files(1, 1))
+second.enter_context(open_files(1, 1))
+first.close()
+print(soft())
+second.close()
+print(soft())
+"""
+    assert shell(tmp_path, "ulimit -Sn 500; ulimit -Hn 2000", code).split() == ["2000", "500"]
+
+
+@pytest.mark.parametrize(("more", "warned"), [(0, False), (-1, True)])
+def test_a_shortage_names_what_is_needed(tmp_path: Path, more: int, warned: bool) -> None:
+    need = needed_files(300, 4) + 256
+    code = "from sidestep.proxy.limits import shortage; print(shortage(300, 4))"
+    said = shell(tmp_path, f"ulimit -Sn {need + more}", code)
+    assert (f"ulimit -n {need}" in said) is (f"LimitNOFILE={need}" in said) is warned
+    assert bool(said) is warned
+
+
+def test_render_warns_where_this_shell_allows_too_few(tmp_path: Path) -> None:
+    services = "".join(
+        f"  - {{host: s{number}.a.svc.cluster.local, ports: [{{number: {number}, protocol: TCP}}], "
+        "serviceAccounts: [s]}\n"
+        for number in range(2000, 2040)
+    )
+    egress = "".join(f"  - {{host: s{number}.a}}\n" for number in range(2000, 2040))
+    (tmp_path / "spec.yaml").write_text(f"""\
+apiVersion: sidestep/v1alpha1
+kind: Mesh
+metadata: {{name: lab}}
+spec:
+  gateways: [{{address: 192.0.2.1}}]
+  services:
+{services}---
+apiVersion: sidestep/v1alpha1
+kind: Workload
+metadata: {{name: billing, namespace: vms}}
+spec:
+  egress:
+{egress}""")
+    code = """
+import json, os, sys
+os.cpu_count = lambda: 8
+from sidestep.cli import main
+main(["render", "spec.yaml", "-o", "bundle", "--format", "json"])
+"""
+    need = needed_files(40, 8) + 256
+    warnings = json.loads(shell(tmp_path, f"ulimit -Sn {need - 1}", code))["warnings"]
+    assert len(warnings) == 1
+    assert f"billing: its Envoy needs {need} open files" in warnings[0]
+    assert json.loads(shell(tmp_path, f"ulimit -Sn {need}", code))["warnings"] == []
 
 
 def test_too_low_a_limit_of_open_files_is_an_error_that_says_how_many(tmp_path: Path) -> None:
