@@ -85,7 +85,7 @@ def _install(arguments: list[str | Path]) -> None:
     if uv := shutil.which("uv"):
         _run([uv, "pip", "install", "-q", "--python", PYTHON, *arguments])
     else:
-        pip = [sys.executable, "-m", "pip", "--python", PYTHON, "--disable-pip-version-check"]
+        pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", PYTHON, "--disable-pip-version-check"]
         _run([*pip, "install", "-q", "--no-warn-script-location", *arguments])
 
 
