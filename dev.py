@@ -20,6 +20,7 @@ PYTHON = BIN / "python"
 STAMP = ENVIRONMENT / ".installed"
 """What is installed: nothing where it is missing, as after an installation that failed."""
 PINNED = ("lab", "dev")
+"""Files of ``requirements/``; each holds what the one before it holds, and more."""
 
 
 def main() -> None:
@@ -90,9 +91,10 @@ def _set_up(name: str) -> None:
     STAMP.unlink(missing_ok=True)
     _install(["--require-hashes", "-r", HERE / "requirements" / f"{name}.txt"])
     _install(["--no-deps", "--no-build-isolation", "-e", HERE])
-    # What other pins had put there is gone, so only what is still wanted stays known.
+    # What other pins had put there may be gone, so only what is wanted still counts; dev holds all of lab.
+    held = {_digest(each) for each in PINNED[: PINNED.index(name) + 1]}
     current = {_digest(each) for each in PINNED}
-    STAMP.write_text("\n".join([*(each for each in installed if each in current), wanted]))
+    STAMP.write_text("\n".join(sorted(held | (current & set(installed)))))
 
 
 def _digest(name: str) -> str:
