@@ -117,7 +117,7 @@ def _section(name: str) -> str:
 
 
 def _developing() -> str:
-    command = [sys.executable, ROOT / "dev.py", "--help"]
+    command = [sys.executable, str(ROOT / "dev.py"), "--help"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
