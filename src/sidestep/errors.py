@@ -65,7 +65,7 @@ class Problem:
 
 
 class SpecError(SidestepError):
-    """The documents cannot be used. ``problems`` holds all that is wrong, in reading order."""
+    """The documents cannot be used. ``problems`` holds all that is wrong, by file and line."""
 
     exit_code = 3
 

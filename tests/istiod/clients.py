@@ -22,8 +22,9 @@ import grpc
 import httpx2
 from websockets.sync.client import connect
 
+from tests.envoys import eventually
+
 from .apps import GRPC_SERVICE
-from .processes import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,11 +141,20 @@ def exchange(address: Address, message: bytes, greeting: int = 0) -> bytes:
         return first + _read(connection, len(message))
 
 
-def tls_exchange(address: Address, message: bytes, *, name: str, root: str) -> bytes:
-    """The application's own TLS, from end to end."""
+def send_and_end(address: Address, message: bytes) -> bytes:
+    """Send, end only this direction, and read until the other side ends too."""
+    with socket.create_connection(address, SECONDS) as connection:
+        connection.sendall(message)
+        connection.shutdown(socket.SHUT_WR)
+        return _read(connection, len(message) + 1)
+
+
+def tls_exchange(address: Address, message: bytes, *, root: str) -> bytes:
+    """The application's own TLS, from end to end; its certificate has no DNS name."""
     context = ssl.create_default_context(cadata=root)
+    context.check_hostname = False
     plain = socket.create_connection(address, SECONDS)
-    with context.wrap_socket(plain, server_hostname=name) as connection:
+    with context.wrap_socket(plain) as connection:
         connection.sendall(message)
         return _read(connection, len(message))
 
@@ -181,6 +191,12 @@ def grpc_unary(address: Address, message: str) -> Rpc:
     return _rpc(address, lambda channel: [channel.unary_unary(_path("Say"))(message.encode(), timeout=SECONDS)])
 
 
+def grpc_streams_at_once(address: Address, count: int) -> list[Rpc]:
+    """``count`` calls, each of which lasts over several messages."""
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(lambda number: grpc_stream(address, [str(number)] * 5), range(count)))
+
+
 def grpc_stream(address: Address, messages: list[str]) -> Rpc:
     """Both directions; the next message is sent when the last one was answered."""
 
@@ -196,7 +212,7 @@ def grpc_stream(address: Address, messages: list[str]) -> Rpc:
 
 def _in_turn(messages: list[str], replies: list[bytes]) -> Iterator[bytes]:
     for number, message in enumerate(messages):
-        until(partial(_as_many, replies, number), "a reply", seconds=SECONDS)
+        eventually("a reply", partial(_as_many, replies, number), SECONDS)
         yield message.encode()
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from . import machine, mesh
+from .certificates import spiffe_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,12 +61,12 @@ def egress(istio: Mesh) -> list[Egress]:
 @pytest.fixture(scope="session")
 def billing(istio: Mesh, machines: Machines, egress: list[Egress]) -> Iterator[Machine]:
     """The machine that the policy on `guarded` admits."""
-    with machines.running("billing", istio.machine_ca.issue(mesh.spiffe_id("billing")), egress) as billing:
+    with machines.running("billing", istio.authorities.machine(spiffe_id("billing")), egress) as billing:
         yield billing
 
 
 @pytest.fixture(scope="session")
 def stranger(istio: Mesh, machines: Machines, egress: list[Egress]) -> Iterator[Machine]:
     """A machine under the same root that no policy names."""
-    with machines.running("stranger", istio.machine_ca.issue(mesh.spiffe_id("stranger")), egress) as stranger:
+    with machines.running("stranger", istio.authorities.machine(spiffe_id("stranger")), egress) as stranger:
         yield stranger

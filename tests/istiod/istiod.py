@@ -36,7 +36,8 @@ def start(binary: Path, objects: Path, hosts: Iterable[str], *, namespace: str, 
     for attempt in range(ATTEMPTS):
         process = Process(command, output=run / f"istiod.{attempt}.log", namespace=namespace, cwd=run, env=ENVIRONMENT)
         try:
-            process.wait_for(partial(_serves, process, expected), "istiod's services", seconds=6)
+            process.wait_for_line("marking server ready")
+            process.wait_for(partial(_serves, process, expected), "istiod's services", seconds=3)
         except Late:
             process.stop()
             if attempt == ATTEMPTS - 1:

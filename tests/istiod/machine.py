@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from sidestep import onboard
-from sidestep.errors import EnvoyRejected
+from sidestep.files import write_set
+from tests.envoys import accepted, envoy
 
 from . import clients
-from .mesh import GATEWAY, TRUST_DOMAIN
+from .certificates import TRUST_DOMAIN
+from .mesh import GATEWAY
 from .processes import Process
-from .proxies import find_envoy, json_lines
+from .proxies import json_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Future, ProcessPoolExecutor
     from pathlib import Path
 
-    from .certificates import Identity
+    from sidestep.pki.identity import Identity
+
     from .mesh import Mesh, Service
 
 ADDRESS = "10.99.0.100"
@@ -86,8 +88,8 @@ class Reached:
         received: bytes = self.start(clients.exchange, port, message, len(greeting)).result()
         return received
 
-    def tls_exchange(self, message: bytes, *, name: str, root: str) -> bytes:
-        reply: bytes = self.start(clients.tls_exchange, 8443, message, name=name, root=root).result()
+    def tls_exchange(self, message: bytes, *, root: str) -> bytes:
+        reply: bytes = self.start(clients.tls_exchange, 8443, message, root=root).result()
         return reply
 
     def websocket(self, messages: list[str]) -> list[str]:
@@ -129,7 +131,7 @@ class Machines:
             workload_document(name, egress, listeners),
         ]
         bundle = render(documents, self._mesh.run / f"machine-{self._count}")
-        identity.write(bundle / "certs")
+        write_set(bundle / "certs", identity.files())
         if edit:
             edit(bundle)
         with self._start(bundle) as envoy:
@@ -138,7 +140,7 @@ class Machines:
             yield Machine(bundle, envoy, listeners, self._pool)
 
     def _start(self, bundle: Path) -> Process:
-        command = [find_envoy(), "-c", "envoy.json", *FLAGS]
+        command = [envoy().path, "-c", "envoy.json", *FLAGS]
         output = bundle.with_name(f"{bundle.name}.log")
         return Process(command, output=output, namespace=self._mesh.network.pods["machine"], cwd=bundle)
 
@@ -148,15 +150,8 @@ def render(documents: Sequence[Mapping[str, Any]], directory: Path) -> Path:
     file = directory.with_suffix(".yaml")
     file.write_text(yaml.safe_dump_all(documents))
     (bundle,) = onboard.bundles(onboard.load([str(file)]))
-    bundle.install(directory, validate=_validate)
+    bundle.install(directory, validate=accepted())
     return directory
-
-
-def _validate(directory: Path, bootstrap: str) -> None:
-    command = [find_envoy(), "--mode", "validate", "-c", bootstrap]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise EnvoyRejected(done.stderr)
 
 
 def mesh_document(services: Any, service_accounts: Mapping[str, str]) -> dict[str, Any]:

@@ -6,13 +6,18 @@ import contextlib
 import sys
 import tempfile
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
+from sidestep.files import write_set
+from sidestep.pki.identity import issue
+from sidestep.pki.spiffe import SpiffeId
+
 from . import apps, istiod, proxies
-from .certificates import Authority, pem
+from .certificates import CertificateAuthorities, spiffe_id
 from .network import Network
 from .processes import Process
 from .sds import SecretServer
@@ -20,15 +25,12 @@ from .sds import SecretServer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sidestep.pki.identity import Identity
+
     from .proxies import Proxy
 
 INPUT = Path(__file__).parent / "input"
 REPOSITORY = Path(__file__).parents[2]
-TRUST_DOMAIN = "cluster.local"
-
-
-def spiffe_id(service_account: str, *, namespace: str = "vms", trust_domain: str = TRUST_DOMAIN) -> str:
-    return f"spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Service:
 
     @property
     def spiffe_id(self) -> str:
-        return spiffe_id(self.service_account, namespace=self.namespace)
+        return spiffe_id(self.service_account or "default", namespace=self.namespace)
 
     @classmethod
     def from_object(cls, entry: dict[str, Any]) -> Self:
@@ -93,16 +95,10 @@ class Mesh:
         self.run = run
         self.stack = stack
         self.services = read_services(INPUT / "objects")
-        self.root = Authority("root")
-        self.machine_ca = self.root.intermediate("machines")
+        self.authorities = CertificateAuthorities.new()
         self.network = stack.enter_context(Network())
         self.proxies: dict[str, Proxy] = {}
-        self._ca = self.root.intermediate("istio")
         self._secrets = stack.enter_context(SecretServer(run / "sds"))
-
-    @property
-    def root_pem(self) -> str:
-        return pem(self.root.certificate).decode()
 
     @property
     def gateway(self) -> Proxy:
@@ -125,17 +121,19 @@ class Mesh:
 
     def _start_app(self, service: Service) -> Process:
         namespace = self.network.add(service.short, service.address, captured=bool(service.service_account))
-        own_tls = self._ca.issue(service.host, dns=True)
         folder = self.run / f"app.{service.short}"
-        own_tls.write(folder)
+        write_set(folder, self._issue(service).files())
         command = [sys.executable, "-m", "tests.istiod.apps", folder / "cert-chain.pem", folder / "key.pem"]
         output = self.run / f"app.{service.short}.log"
         process = Process(command, output=output, namespace=namespace, cwd=REPOSITORY)
         return self.stack.enter_context(process)
 
+    def _issue(self, service: Service) -> Identity:
+        return issue(self.authorities.mesh, SpiffeId.parse(service.spiffe_id), datetime.now(UTC))
+
     def _start_proxy(self, kind: str, service: Service) -> None:
         node = proxies.node_of(kind, service.name, service.namespace, service.address)
-        self._secrets.identities[node] = self._ca.issue(service.spiffe_id)
+        self._secrets.identities[node] = self._issue(service)
         config = proxies.bootstrap(
             node, service.labels, service.service_account, istiod=Network.HUB_ADDRESS, run=self.run
         )

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from typing import TYPE_CHECKING, Self
+
+from tests.envoys import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 
-class Late(Exception):
-    """Something did not come true in time."""
-
-
-def until(condition: Callable[[], object], what: str, *, seconds: float = 15) -> None:
-    """Look again and again until ``condition()`` is truthy."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise Late(f"{what}: not within {seconds:g} s")
-        time.sleep(0.02)
+class Late(AssertionError):
+    """A process did not come so far in time, or ended before."""
 
 
 class Process:
@@ -63,8 +55,8 @@ class Process:
             return not self.running or bool(condition())
 
         try:
-            until(settled, what, seconds=seconds)
-        except Late as late:
+            eventually(what, settled, seconds)
+        except AssertionError as late:
             raise Late(f"{late}\n{self.text()[-3000:]}") from None
         if not self.running:
             raise Late(f"{what}: the process ended with {self._process.returncode}\n{self.text()[-3000:]}")

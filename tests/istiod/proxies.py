@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import os
-import shutil
-import socket
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .processes import Process, until
+from sidestep.errors import EnvoyStopped
+from sidestep.proxy.admin import Admin
+from tests.envoys import envoy, eventually
+
+from .processes import Process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,28 +21,23 @@ LOGGING = ("--log-level", "warning", "--component-log-level", "connection:debug"
 FLAGS = ("--disable-hot-restart", "--concurrency", "1", "--file-flush-interval-msec", "20", *LOGGING)
 
 
-def find_envoy() -> str:
-    """The Envoy to run: the one that ``SIDESTEP_ENVOY`` names, the wheel's, or the one in PATH."""
-    beside = Path(sys.executable).with_name("envoy")
-    found = os.environ.get("SIDESTEP_ENVOY") or (str(beside) if beside.exists() else shutil.which("envoy"))
-    assert found, "no Envoy: install the extra [envoy]"
-    return found
-
-
 class Proxy:
     """A gateway's or a sidecar's Envoy."""
 
-    def __init__(self, node_id: str, process: Process, admin: Path) -> None:
+    def __init__(self, node_id: str, process: Process, admin: Admin) -> None:
         self.node_id = node_id
         self.process = process
         self._admin = admin
 
     def get(self, path: str) -> str:
         """Ask the admin interface."""
-        return unix_get(self._admin, path)
+        return self._admin.request(path).body.decode()
 
     def ready(self) -> bool:
-        return self._admin.exists() and self.get("/ready").strip() == "LIVE"
+        try:
+            return self.get("/ready") == "LIVE\n"
+        except EnvoyStopped:
+            return False
 
     def counter(self, suffix: str) -> int:
         """The sum of all counters whose names end so."""
@@ -57,26 +51,11 @@ class Proxy:
             lines = json_lines(self.process.text())
             return [line for line in lines if fields == {name: line.get(name) for name in fields}]
 
-        until(logged, f"a line with {fields} in {self.process.output}")
-        return logged()
+        return eventually(f"a line with {fields} in {self.process.output}", logged)
 
 
 def json_lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines() if line.startswith("{") and line.endswith("}")]
-
-
-def unix_get(path: Path, target: str) -> str:
-    """GET over a unix socket; empty while nobody listens."""
-    connection = http.client.HTTPConnection("localhost", timeout=10)
-    connection.sock = socket.socket(socket.AF_UNIX)
-    try:
-        connection.sock.connect(str(path))
-        connection.request("GET", target)
-        return connection.getresponse().read().decode()
-    except (ConnectionError, FileNotFoundError):
-        return ""
-    finally:
-        connection.close()
 
 
 def node_of(kind: str, name: str, namespace: str, address: str) -> str:
@@ -156,6 +135,6 @@ def start(config: dict[str, Any], *, namespace: str, run: Path) -> Proxy:
     name = config["node"]["cluster"]
     path = run / f"{name}.json"
     path.write_text(json.dumps(config))
-    command = [find_envoy(), "-c", path, *FLAGS]
+    command = [envoy().path, "-c", path, *FLAGS]
     process = Process(command, output=run / f"{name}.log", namespace=namespace, cwd=run)
-    return Proxy(config["node"]["id"], process, Path(config["admin"]["address"]["pipe"]["path"]))
+    return Proxy(config["node"]["id"], process, Admin(Path(config["admin"]["address"]["pipe"]["path"])))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from .certificates import Identity
+    from sidestep.pki.identity import Identity
 
 TYPE_URL = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 
@@ -55,7 +55,7 @@ def _response(identity: Identity, names: list[str]) -> discovery_pb2.DiscoveryRe
 def _secret(identity: Identity, name: str) -> secret_pb2.Secret:
     secret = secret_pb2.Secret(name=name)
     if name == "ROOTCA":
-        secret.validation_context.trusted_ca.inline_bytes = identity.root
+        secret.validation_context.trusted_ca.inline_bytes = identity.roots
     else:
         secret.tls_certificate.certificate_chain.inline_bytes = identity.chain
         secret.tls_certificate.private_key.inline_bytes = identity.key

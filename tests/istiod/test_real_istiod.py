@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sidestep.pki.pem import encode
+
 from . import clients
-from .apps import GREETING
-from .mesh import spiffe_id
+from .apps import GREETING, GRPC_SERVICE
+from .certificates import spiffe_id
 
 if TYPE_CHECKING:
     from .machine import Machine, Machines
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.xdist_group("istiod")
 MODES = pytest.mark.parametrize("service", ["open.strict", "open.perm"])
+GUARDED = pytest.mark.parametrize("guarded", ["guarded.strict", "guarded.perm"])
 DENIED = "rbac_access_denied_matched_policy[none]"
 
 
@@ -85,11 +88,29 @@ def test_grpc_streams_both_ways_at_once(billing: Machine, service: str) -> None:
 
 
 @MODES
+def test_many_grpc_calls_at_once_do_not_share_one_connection(istio: Mesh, machines: Machines, service: str) -> None:
+    """The gateway balances connections: one for all would put every call on one pod."""
+    connections = "0.0.0.0_15006.downstream_cx_total"
+    before = istio.proxies[service].counter(connections)
+    identity = istio.authorities.machine(spiffe_id("billing"))
+    with machines.running("billing", identity, [(istio.services[service], 50051, "")]) as machine:
+        rpcs = machine[service].start(clients.grpc_streams_at_once, 50051, 60).result()
+    assert {(rpc.code, len(rpc.replies)) for rpc in rpcs} == {("OK", 5)}
+    assert istio.proxies[service].counter(connections) - before > 1
+
+
+@MODES
 @pytest.mark.parametrize("port", [9000, 9082], ids=["declared", "undeclared"])
 def test_tcp_carries_bytes_both_ways(billing: Machine, service: str, port: int) -> None:
     message = bytes(range(256)) * 4096
     assert billing[service].exchange(b"p", port=port) == b"p"
     assert billing[service].exchange(message, port=port) == message
+
+
+@MODES
+def test_one_direction_of_a_connection_may_end_first(billing: Machine, service: str) -> None:
+    message = b"all of it" * 10_000
+    assert billing[service].start(clients.send_and_end, 9000, message).result() == message
 
 
 @MODES
@@ -99,40 +120,45 @@ def test_a_server_may_speak_first(billing: Machine, service: str) -> None:
 
 @MODES
 def test_an_applications_own_tls_passes_inside(billing: Machine, istio: Mesh, service: str) -> None:
-    host, root = istio.services[service].host, istio.root_pem
-    assert billing[service].tls_exchange(b"ping", name=host, root=root) == b"ping"
+    root = encode([istio.authorities.root.certificate]).decode()
+    assert billing[service].tls_exchange(b"ping", root=root) == b"ping"
 
 
-def test_policy_admits_the_principal_it_names(billing: Machine) -> None:
-    guarded = billing["guarded.strict"]
-    assert guarded.http().status == 200
-    assert guarded.unary().code == "OK"
-    assert guarded.stream(["a", "b"]).replies == ("heard a", "heard b")
-    assert guarded.exchange(b"ping") == b"ping"
-    assert guarded.exchange(b"ping", port=9001, greeting=GREETING) == GREETING + b"ping"
+@GUARDED
+def test_policy_admits_the_principal_it_names(billing: Machine, guarded: str) -> None:
+    service = billing[guarded]
+    assert service.http().status == 200
+    assert service.unary().code == "OK"
+    assert service.stream(["a", "b"]).replies == ("heard a", "heard b")
+    assert service.exchange(b"ping") == b"ping"
+    assert service.exchange(b"ping", port=9001, greeting=GREETING) == GREETING + b"ping"
 
 
-def test_policy_refuses_another_principal_over_http(stranger: Machine, istio: Mesh) -> None:
+@GUARDED
+def test_policy_refuses_another_principal_over_http(stranger: Machine, istio: Mesh, guarded: str) -> None:
     assert stranger["open.strict"].http().status == 200
-    response = stranger["guarded.strict"].http(path="/denied-http")
+    response = stranger[guarded].http(path="/denied")
     assert (response.status, response.body) == (403, "RBAC: access denied")
-    (line,) = istio.proxies["guarded.strict"].access_log(path="/denied-http")
+    (line,) = istio.proxies[guarded].access_log(path="/denied")
     assert line["response_code_details"] == DENIED
 
 
-def test_policy_refuses_another_principal_over_grpc(stranger: Machine, istio: Mesh) -> None:
+@GUARDED
+def test_policy_refuses_another_principal_over_grpc(stranger: Machine, istio: Mesh, guarded: str) -> None:
     assert stranger["open.strict"].unary().code == "OK"
-    for rpc in (stranger["guarded.strict"].unary(), stranger["guarded.strict"].stream(["a"])):
+    for rpc in (stranger[guarded].unary(), stranger[guarded].stream(["a"])):
         assert (rpc.code, rpc.details, rpc.replies) == ("PERMISSION_DENIED", "RBAC: access denied", ())
-    lines = istio.proxies["guarded.strict"].access_log(path="/sidestep.test.Echo/Chat", response_code_details=DENIED)
-    assert len(lines) == 1
+    for method in ("Say", "Chat"):
+        assert istio.proxies[guarded].access_log(path=f"/{GRPC_SERVICE}/{method}", response_code_details=DENIED)
 
 
-@pytest.mark.parametrize("port", [9000, 9001])
-def test_policy_cuts_another_principal_off_after_its_first_byte(stranger: Machine, istio: Mesh, port: int) -> None:
+@GUARDED
+@pytest.mark.parametrize(("port", "greeting"), [(9000, b""), (9001, GREETING)], ids=["tcp", "server-first"])
+def test_policy_cuts_another_principal_off_after_its_first_byte(
+    stranger: Machine, istio: Mesh, guarded: str, port: int, greeting: bytes
+) -> None:
     """A server that speaks first is heard until then: Istio's RBAC waits for the client's first byte."""
-    greeting = GREETING if port == 9001 else b""
     assert stranger["open.strict"].exchange(b"ping", port=port, greeting=greeting) == greeting + b"ping"
-    assert stranger["guarded.strict"].exchange(b"ping", port=port, greeting=greeting) == greeting
-    sni = f"outbound_.{port}_._.guarded.strict.svc.cluster.local"
-    assert istio.proxies["guarded.strict"].access_log(requested_server_name=sni, connection_termination_details=DENIED)
+    assert stranger[guarded].exchange(b"ping", port=port, greeting=greeting) == greeting
+    sni = f"outbound_.{port}_._.{istio.services[guarded].host}"
+    assert istio.proxies[guarded].access_log(requested_server_name=sni, connection_termination_details=DENIED)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import re
+from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sidestep.files import write_set
+from sidestep.pki.pem import encode
+from tests.envoys import eventually
+
 from . import clients
-from .certificates import Authority
-from .mesh import spiffe_id
-from .processes import until
+from .certificates import CertificateAuthorities, spiffe_id, stolen, without_intermediates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from .certificates import Identity
+    from sidestep.pki.identity import Identity
+
     from .machine import Egress, Machine, Machines
     from .mesh import Mesh
     from .proxies import Proxy
@@ -34,33 +38,33 @@ FOREIGN = f"{NOT_VERIFIED}SAN matcher, certificate SANs are [spiffe://vms.exampl
 
 
 def other_root(istio: Mesh) -> Identity:
-    return Authority("another root").intermediate("machines").issue(BILLING).trusting(istio.root)
+    foreign = CertificateAuthorities.new().machine(BILLING)
+    return replace(foreign, roots=encode(istio.authorities.root.roots))
 
 
 def expired(istio: Mesh) -> Identity:
-    return istio.machine_ca.issue(BILLING, age=dt.timedelta(days=2))
+    return istio.authorities.machine(BILLING, age=timedelta(days=2))
 
 
 def not_yet_valid(istio: Mesh) -> Identity:
-    return istio.machine_ca.issue(BILLING, age=dt.timedelta(days=-2))
+    return istio.authorities.machine(BILLING, age=timedelta(days=-2))
 
 
 def no_intermediate(istio: Mesh) -> Identity:
-    return istio.machine_ca.issue(BILLING).without_intermediates()
+    return without_intermediates(istio.authorities.machine(BILLING))
 
 
 def foreign_trust_domain(istio: Mesh) -> Identity:
-    return istio.machine_ca.issue(spiffe_id("billing", trust_domain="vms.example"))
+    return istio.authorities.machine(spiffe_id("billing", trust_domain="vms.example"))
 
 
 def outside_the_cas_constraint(istio: Mesh) -> Identity:
-    return istio.root.intermediate("constrained", permitted="vms.example").issue(BILLING)
+    return stolen(istio.authorities.constrained(), istio.authorities.machine(BILLING))
 
 
 def inside_the_cas_constraint(istio: Mesh) -> Identity:
     """The chain is good, and the trust domain is the only thing left to refuse."""
-    constrained = istio.root.intermediate("constrained", permitted="vms.example")
-    return constrained.issue(spiffe_id("billing", trust_domain="vms.example"))
+    return stolen(istio.authorities.constrained(), foreign_trust_domain(istio))
 
 
 REFUSED: dict[Callable[[Mesh], Identity], str] = {
@@ -104,8 +108,8 @@ def test_a_certificate_is_refused(istio: Mesh, machines: Machines, identity: Cal
     with machines.running("billing", identity(istio), ports_of(istio, OPEN)) as machine:
         assert outcomes(machine) == CLOSED
         assert reasons_since(before, sidecar) == {REFUSED[identity]}
-        istio.machine_ca.issue(BILLING).write(machine.bundle / "certs")
-        until(lambda: outcomes(machine) == PASSED, "calls with a good certificate in the same bundle")
+        write_set(machine.bundle / "certs", istio.authorities.machine(BILLING).files())
+        eventually("calls with a good certificate in the same bundle", lambda: outcomes(machine) == PASSED)
 
 
 def edited(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -125,14 +129,14 @@ def test_no_client_certificate_is_refused(istio: Mesh, machines: Machines) -> No
 
     sidecar = istio.proxies[OPEN]
     before = len(sidecar.process.text())
-    identity = istio.machine_ca.issue(BILLING)
+    identity = istio.authorities.machine(BILLING)
     with machines.running("billing", identity, ports_of(istio, OPEN), edit=without_certificate) as machine:
         assert outcomes(machine) == CLOSED
         assert reasons_since(before, sidecar) == {NO_CERTIFICATE}
 
 
 def test_a_server_with_another_spiffe_id_is_refused(istio: Mesh, machines: Machines) -> None:
-    identity = istio.machine_ca.issue(BILLING)
+    identity = istio.authorities.machine(BILLING)
     others = {OPEN: "guarded"}
     with machines.running("billing", identity, ports_of(istio, OPEN), service_accounts=others) as machine:
         assert outcomes(machine) == CLOSED
@@ -150,7 +154,7 @@ def test_without_istios_alpn_the_gateway_lets_nothing_in(istio: Mesh, machines: 
     def without_alpn(bundle: Path) -> None:
         edited(bundle, lambda tls: tls.pop("alpn_protocols"))
 
-    identity = istio.machine_ca.issue(BILLING)
+    identity = istio.authorities.machine(BILLING)
     before = istio.gateway.counter("no_filter_chain_match")
     with machines.running("billing", identity, ports_of(istio, OPEN), edit=without_alpn) as machine:
         assert outcomes(machine) == CLOSED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from sidestep.cli.commands import sidestep
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits: the one place where errors are printed and exit codes chosen."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a character that the terminal lacks is no reason to fail
     terminal = Terminal()
     try:
         sidestep.main(args=arguments, prog_name="sidestep", standalone_mode=False, obj=terminal)

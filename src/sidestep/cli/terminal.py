@@ -56,9 +56,9 @@ class Terminal:
     def answer(self, value: object) -> None:
         """The result as one JSON object, for programs only."""
         if self.json:
-            import orjson
+            import json  # which, unlike orjson, takes file names that are no Unicode
 
-            click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+            click.echo(json.dumps(value, indent=2))
 
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Rows under heads, for people only; the first forty of them."""

@@ -88,31 +88,39 @@ def field_name(path: Path) -> str:
     """``("spec", "egress", 0, "port")`` as people write it: ``spec.egress[0].port``."""
     name = ""
     for step in path:
-        name += f"[{step}]" if isinstance(step, int) else f".{step}" if name else step
+        name += f"[{step}]" if isinstance(step, int) else f".{_shortened(step)}" if name else _shortened(step)
     return name
 
 
 def shown(value: object) -> str:
     """A value as it may stand in a message: short, on one line, with control characters escaped."""
     if isinstance(value, dict):
-        return "a mapping"
+        return "a mapping" if value else "an empty mapping"
     if isinstance(value, list):
-        return "a list"
+        return "a list" if value else "an empty list"
     if value is None:
         return "nothing"
     text = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else None
-    text = text or (repr(value) if isinstance(value, (int, float)) else '"' + _escaped(str(value)) + '"')
+    text = text or (repr(value) if isinstance(value, (int, float)) else '"' + printable(str(value)[:100]) + '"')
     return text if len(text) <= 80 else text[:60] + f"… ({len(str(value))} characters)"
 
 
-def _escaped(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:100]) + text[100:]
+def printable(text: str) -> str:
+    """The text with control characters escaped, so that it stays on its line."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def _shortened(key: str) -> str:
+    return printable(key if len(key) <= 100 else f"{key[:100]}…")
 
 
 def _decode(file: str, content: bytes) -> str:
     if len(content) > MAX_BYTES:
-        found, allowed = f"{len(content):,} bytes", f"at most {MAX_BYTES:,} bytes"
-        raise _Unusable(Problem(file, 0, 0, "", found, allowed, "the file is too large"))
+        raise _Unusable(Problem(file, 0, 0, "", "more", f"at most {MAX_BYTES:,} bytes", "the file is too large"))
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -138,7 +146,7 @@ def _unreadable(file: str, text: str, error: yaml.reader.ReaderError) -> Problem
         return Problem(file, 0, 0, "", "", "", f"not valid YAML: {error.reason}")
     line = text.count("\n", 0, character.start()) + 1
     column = character.start() - text.rfind("\n", 0, character.start())
-    found = f"control character {_escaped(character[0])}"
+    found = f"control character {_escape(character[0])}"
     return Problem(file, line, column, "", found, "printable text", "not valid YAML")
 
 
@@ -147,7 +155,8 @@ class _Builder:
 
     def __init__(self, file: str) -> None:
         self._file = file
-        self._anchors: dict[str, tuple[Value, int]] = {}
+        self._anchors: dict[str, tuple[Value, int] | None] = {}
+        """By name: the value and its size, or None while it is being built."""
         self._count = 0
         self._aliased = 0
 
@@ -190,12 +199,21 @@ class _Builder:
             elif key is not None:
                 container[key], key = value, None
 
+    def _anchor(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
+        """Notes that an anchor is set. YAML allows it to be set anew; PyYAML then finds no positions."""
+        name = str(event.anchor)
+        if name in self._anchors:
+            raise self._unusable(event, "the anchor stands twice in one document", f"&{name}", "each once")
+        self._anchors[name] = None
+
     def _remember(self, anchor: str | None, value: Value, size: int) -> None:
         if anchor is not None:
             self._anchors[anchor] = (value, size)
 
     def _enter(self, event: yaml.CollectionStartEvent, container: object, key: str | None, depth: int) -> None:
         self._no_tag(event)
+        if event.anchor is not None:
+            self._anchor(event)
         if isinstance(container, dict) and key is None:
             raise self._unusable(event, "a key must be text", "a list or mapping", "text")
         if depth >= MAX_DEPTH:
@@ -207,6 +225,10 @@ class _Builder:
 
     def _key(self, event: yaml.ScalarEvent, container: dict[str, Value]) -> str:
         key: str = event.value
+        if event.tag is not None or event.anchor is not None:
+            raise self._unusable(event, "a key has neither anchor nor tag", shown(key), "the key alone")
+        if key == "<<" and not event.style:
+            raise self._unusable(event, "YAML merge keys have no meaning here", "<<", "the keys themselves")
         if key in container:
             raise self._unusable(
                 event, f"the key {shown(key)} stands twice in one mapping", shown(key), "each key once"
@@ -216,10 +238,11 @@ class _Builder:
     def _alias(self, event: yaml.AliasEvent, container: object, key: str | None) -> Value:
         if isinstance(container, dict) and key is None:
             raise self._unusable(event, "a key must be text", f"the alias *{event.anchor}", "text")
-        if event.anchor not in self._anchors:
+        anchored = self._anchors.get(event.anchor or "")
+        if anchored is None:
             allowed = "an anchor that ends before it"
             raise self._unusable(event, "the alias points to nothing", f"*{event.anchor}", allowed)
-        value, size = self._anchors[event.anchor]
+        value, size = anchored
         self._aliased += size
         self._count += size - 1
         if self._aliased > MAX_ALIASED:
@@ -229,6 +252,8 @@ class _Builder:
     def _scalar(self, event: yaml.ScalarEvent) -> Value:
         if event.tag is not None:
             self._no_tag(event)
+        if event.anchor is not None:
+            self._anchor(event)
         text: str = event.value
         return text if event.style or (text[:1].isalpha() and text not in _CONSTANTS) else _plain(text)
 

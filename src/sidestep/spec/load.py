@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from sidestep.errors import CertificateError, Problem, SpecError
-from sidestep.spec.documents import MAX_BYTES, Document, Path, read, shown
+from sidestep.spec.documents import MAX_BYTES, Document, Path, printable, read, shown
 from sidestep.spec.model import API_VERSION, AnyWorkload, Mesh, Workload
 from sidestep.spec.resolve import Machine, Resolution, Services, clashes
 
@@ -153,13 +153,11 @@ def _read_file(file: str) -> tuple[list[Document], list[Problem]]:
     try:
         if file == STDIN:
             return read("<stdin>", sys.stdin.buffer.read(MAX_BYTES + 1))
-        with FilePath(file).open("rb") as stream:
-            size = stream.seek(0, 2)
-            stream.seek(0)
-            return read(file, stream.read() if size <= MAX_BYTES else bytes(size))
+        with FilePath(file).open("rb") as stream:  # a pipe or a device, perhaps: no size is known beforehand
+            return read(file, stream.read(MAX_BYTES + 1))
     except (OSError, ValueError) as error:
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-        return [], [Problem(shown(file)[1:-1], 0, 0, "", "", "a readable file", f"cannot be read: {reason}")]
+        return [], [Problem(printable(file), 0, 0, "", "", "a readable file", f"cannot be read: {reason}")]
 
 
 def _validated(document: Document) -> Mesh | Workload | list[Problem]:
@@ -217,7 +215,11 @@ def _fields_at(kind: type[BaseModel], path: Path) -> list[str]:
 def _description(kind: type[BaseModel], path: Path) -> str:
     model = _model_at(kind, path[:-1])
     fields = model.model_fields.values() if model else ()
-    return next((field.description or "" for field in fields if field.alias == path[-1]), "").partition(". ")[0]
+    return (
+        next((field.description or "" for field in fields if field.alias == path[-1]), "")
+        .partition(". ")[0]
+        .removesuffix(".")
+    )
 
 
 def _model_at(kind: type[BaseModel], path: Path) -> type[BaseModel] | None:

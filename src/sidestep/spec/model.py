@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import Field, model_validator
 
+from sidestep.spec.base import Model
 from sidestep.spec.scalars import (
     Address,
     DnsName,
@@ -31,18 +31,7 @@ MAX_SNI: Final = 255
 """Bytes; Envoy refuses a longer server name (facts/envoy.md k)."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        defer_build=True,
-        use_attribute_docstrings=True,
-    )
-
-
-class Metadata(_Model):
+class Metadata(Model):
     """What a document is called."""
 
     name: Name
@@ -58,7 +47,7 @@ class WorkloadMetadata(Metadata):
     """Labels; `app` and `version` (or `app.kubernetes.io/name`, `/version`) name it in the mesh's telemetry."""
 
 
-class Gateway(_Model):
+class Gateway(Model):
     """An east-west gateway of the mesh, with a server of mode AUTO_PASSTHROUGH."""
 
     address: Address
@@ -67,7 +56,7 @@ class Gateway(_Model):
     """Port of the AUTO_PASSTHROUGH server."""
 
 
-class Port(_Model):
+class Port(Model):
     """A port of a service."""
 
     number: PortNumber
@@ -76,7 +65,7 @@ class Port(_Model):
     """What Istio was told that the port carries; left out where it was told nothing (then each egress says it)."""
 
 
-class AnyWorkload(_Model):
+class AnyWorkload(Model):
     """A looser rule for who may answer as a service. Exactly one of the two."""
 
     namespace: Name | None = None
@@ -91,7 +80,7 @@ class AnyWorkload(_Model):
         return self
 
 
-class Service(_Model):
+class Service(Model):
     """A service of the mesh that machines may reach through its gateways."""
 
     host: DnsName
@@ -148,7 +137,7 @@ def _spiffe_id(account: str, namespace: str | None, trust_domain: str) -> str:
     return f"spiffe://{trust_domain}/ns/{own_namespace or namespace}/sa/{name}"
 
 
-class MeshSpec(_Model):
+class MeshSpec(Model):
     """How a mesh is reached and what it offers."""
 
     trust_domain: TrustDomain = "cluster.local"
@@ -161,7 +150,7 @@ class MeshSpec(_Model):
     """Services that the gateways export."""
 
 
-class Egress(_Model):
+class Egress(Model):
     """A service that the workload may call."""
 
     host: DnsName
@@ -174,7 +163,7 @@ class Egress(_Model):
     """Local address for the application to call; 127.0.0.1 and the service's port number unless said otherwise."""
 
 
-class WorkloadSpec(_Model):
+class WorkloadSpec(Model):
     """What a machine, or a group of equal machines, is and may call."""
 
     service_account: ServiceAccount | None = None
@@ -187,7 +176,7 @@ class WorkloadSpec(_Model):
     """The services that it calls."""
 
 
-class Mesh(_Model):
+class Mesh(Model):
     """A mesh, as machines outside of it see it."""
 
     api_version: Literal["sidestep/v1alpha1"]
@@ -196,7 +185,7 @@ class Mesh(_Model):
     spec: MeshSpec
 
 
-class Workload(_Model):
+class Workload(Model):
     """One machine, or a group of equal machines, outside the mesh."""
 
     api_version: Literal["sidestep/v1alpha1"]

@@ -6,11 +6,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import islice
+from typing import Final
 
 from sidestep.errors import Problem
 from sidestep.spec.documents import Document, Path, shown
 from sidestep.spec.model import Egress, Mesh, Port, Service, Workload
 from sidestep.spec.scalars import Listen, Protocol
+
+_COMPARISONS: Final = 200_000
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,10 @@ class Services:
     def __init__(self, services: Iterable[Service]) -> None:
         self._by_prefix: dict[str, list[Service]] = defaultdict(list)
         self._by_host: dict[str, Service] = {}
+        self._compared = 0
         for service in services:
-            self._by_host[service.host] = service
+            if self._by_host.setdefault(service.host, service) is not service:
+                continue  # listed twice, which is reported
             at = service.host.find(".")
             while at > 0:
                 self._by_prefix[service.host[:at]].append(service)
@@ -62,8 +68,10 @@ class Services:
         return [exact] if exact else self._by_prefix.get(name, [])
 
     def like(self, name: str) -> list[str]:
-        """Hosts to suggest for a name that means nothing."""
-        return get_close_matches(name, self._by_host, 3, 0.4) or sorted(self._by_host)[:3]
+        """Hosts to suggest for a name that means nothing: like it, as long as comparing takes no time to speak of."""
+        self._compared += len(self._by_host)
+        close = get_close_matches(name, self._by_host, 3, 0.4) if self._compared <= _COMPARISONS else []
+        return close or sorted(islice(self._by_host, 3))
 
 
 @dataclass

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Annotated, Final, NamedTuple
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -46,7 +46,7 @@ def _text(pattern: str, allowed: str, longest: int) -> Checked:
     def parse(value: object) -> str:
         if type(value) is str and len(value) <= longest and matches(value):
             return value
-        raise ValueError
+        raise ValueError("no text, unless put in quotes" if isinstance(value, (bool, int, float)) else "")
 
     return Checked(parse, allowed, {"type": "string", "pattern": f"^(?:{pattern})$", "maxLength": longest})
 
@@ -117,15 +117,24 @@ def _listen(value: object) -> Listen:
         raise ValueError
     if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or "%" in address:
         raise ValueError
-    return Listen(str(ip_address(address)), _port(int(port)))
+    return Listen(_ip(address), _port(int(port)))
 
 
 def _address(value: object) -> str:
     if type(value) is not str or "%" in value:
         raise ValueError
     if _IP_LIKE.fullmatch(value):
-        return str(ip_address(value))
+        return _ip(value)
     return str(_DNS.parse(value))
+
+
+def _ip(text: str) -> str:
+    """An IP address in its canonical form: the IPv4 address where it stands for one (``::ffff:127.0.0.1``)."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        raise ValueError("not an IP address") from None
+    return str(address.ipv4_mapped or address) if isinstance(address, IPv6Address) else str(address)
 
 
 def _server(value: object) -> str:
@@ -168,7 +177,12 @@ TrustDomain = Annotated[
 ]
 LabelKey = Annotated[str, _text(r"[A-Za-z0-9](?:[-A-Za-z0-9_./]*[A-Za-z0-9])?", "a Kubernetes label key", 317)]
 LabelValue = Annotated[
-    str, _text(r"|[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?", "a Kubernetes label value: at most 63 characters", 63)
+    str,
+    _text(
+        r"|[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?",
+        "a Kubernetes label value: letters, digits, '-', '_' and '.', at most 63 characters",
+        63,
+    ),
 ]
 FileName = Annotated[str, _text(r"[^\x00-\x1f\x7f]+", "the path of a file, relative to this document", 4096)]
 PortNumber = Annotated[

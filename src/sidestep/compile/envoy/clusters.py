@@ -76,7 +76,11 @@ def _mutual_tls(port: EgressPort, trust_domain: str) -> Resource:
         "combined_validation_context": validation,
     }
     context = typed(
-        "transport_sockets.tls.v3.UpstreamTlsContext", sni=port.service.sni(port.number), common_tls_context=common
+        "transport_sockets.tls.v3.UpstreamTlsContext",
+        sni=port.service.sni(port.number),
+        # A resumed session is not asked for its certificate: an expired one would go on working (run on a real istiod).
+        max_session_keys=0,
+        common_tls_context=common,
     )
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}
 

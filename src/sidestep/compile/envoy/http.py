@@ -1,0 +1,62 @@
+"""The HTTP connection manager: what Envoy makes of the requests that local applications send."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sidestep.compile.envoy.access_log import HTTP_LOG
+from sidestep.compile.envoy.peer_metadata import METADATA, METADATA_ID
+from sidestep.compile.envoy.resources import extension
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sidestep.compile.envoy.peer_metadata import PeerMetadata
+    from sidestep.compile.envoy.resources import Json, Resource
+
+STAT_PREFIX: Final = "egress_http"
+WEBSOCKET: Final[Sequence[Resource]] = ({"upgrade_type": "websocket"},)
+
+
+def connection_manager(
+    *, route_config: Resource, default_host: str, upgrades: Sequence[Json], filters: Sequence[Json] = ()
+) -> Resource:
+    """The network filter for calls to the mesh.
+
+    ``filters`` come before the router; ``default_host`` stands in for the ``Host`` that HTTP/1.0 callers do not send.
+    """
+    return extension(
+        "envoy.filters.network.http_connection_manager",
+        "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix=STAT_PREFIX,
+        route_config=route_config,
+        http_filters=[*filters, _ROUTER],
+        access_log=HTTP_LOG,
+        # As Istio's own sidecars have it: no time-outs that the application did not ask for, paths normalised.
+        stream_idle_timeout="0s",
+        normalize_path=True,
+        path_with_escaped_slashes_action="KEEP_UNCHANGED",
+        server_header_transformation="PASS_THROUGH",
+        proxy_100_continue=True,
+        http_protocol_options={"accept_http_10": True, "default_host_for_http_10": default_host},
+        upgrade_configs=upgrades,
+    )
+
+
+def route_config(name: str, virtual_hosts: Sequence[Json], metadata: PeerMetadata) -> Resource:
+    """A route configuration whose requests carry the machine's name, whatever the application says of itself."""
+    return {
+        "name": name,
+        "virtual_hosts": virtual_hosts,
+        "request_headers_to_add": [_header(METADATA, metadata.value), _header(METADATA_ID, metadata.node_id)],
+        # What the destination's sidecar tells of itself is no business of the application's.
+        "response_headers_to_remove": [METADATA, METADATA_ID, "x-envoy-decorator-operation"],
+        "validate_clusters": False,
+    }
+
+
+def _header(name: str, value: str) -> Resource:
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+_ROUTER: Final = extension("envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True)

@@ -1,0 +1,373 @@
+"""What must hold in every bundle, whatever the documents say: a function a rule, which fails where it does not hold.
+
+A rule looks at the files alone, as Envoy does, and takes from the machine only what the user asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]
+from google.protobuf.struct_pb2 import Struct  # type: ignore[import-untyped]
+
+if TYPE_CHECKING:
+    from sidestep.files import FileTree
+    from sidestep.spec import EgressPort, Machine
+
+HOST_NAME = re.compile(r"[A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?)*\.?")
+HTTP = "envoy.filters.network.http_connection_manager"
+TCP = "envoy.filters.network.tcp_proxy"
+SAFE_FOR_ANY_METHOD = {"connect-failure", "refused-stream", "reset-before-request"}
+IDEMPOTENT = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"}
+ALPN = {
+    "HTTP": ["istio-http/1.1", "istio", "http/1.1"],
+    "HTTP2": ["istio-h2", "istio", "h2"],
+    "GRPC": ["istio-h2", "istio", "h2"],
+    "TCP": ["istio"],
+    "TLS": ["istio"],
+    "HTTPS": ["istio"],
+}
+
+
+@dataclass(frozen=True)
+class Made:
+    """A bundle as its reader finds it, and the machine that it is for."""
+
+    machine: Machine
+    tree: FileTree
+
+    @cached_property
+    def files(self) -> dict[str, Any]:
+        """The JSON files, read."""
+        return {name: json.loads(file.content) for name, file in self.tree.files.items() if name.endswith(".json")}
+
+    @property
+    def bootstrap(self) -> Any:
+        return self.files["envoy.json"]
+
+    @property
+    def clusters(self) -> list[Any]:
+        resources: list[Any] = self.files["cds.json"]["resources"]
+        return resources
+
+    @property
+    def listeners(self) -> list[Any]:
+        resources: list[Any] = self.files["lds.json"]["resources"]
+        return resources
+
+    def calls(self) -> Iterator[tuple[EgressPort, Any]]:
+        """Every port that the machine calls, with the cluster that stands for it."""
+        clusters = {cluster["name"]: cluster for cluster in self.clusters}
+        for port in self.machine.egress:
+            yield port, clusters[f"outbound|{port.number}||{port.service.host}"]
+
+    def managers(self) -> list[Any]:
+        """The configuration of every HTTP connection manager."""
+        return [filter_["typed_config"] for filter_ in self._filters() if filter_["name"] == HTTP]
+
+    def _filters(self) -> list[Any]:
+        chains = [chain for listener in self.listeners for chain in listener["filter_chains"]]
+        return [filter_ for chain in chains for filter_ in chain["filters"]]
+
+    def routes(self) -> list[Any]:
+        """Every HTTP route."""
+        hosts = [host for manager in self.managers() for host in manager["route_config"]["virtual_hosts"]]
+        return [route for host in hosts for route in host["routes"]]
+
+
+def tls(cluster: Any) -> Any:
+    """A cluster's TLS settings."""
+    assert cluster["transport_socket"]["name"] == "envoy.transport_sockets.tls"
+    return cluster["transport_socket"]["typed_config"]
+
+
+def every_server_is_pinned(made: Made) -> None:
+    for port, cluster in made.calls():
+        context = tls(cluster)["common_tls_context"]["combined_validation_context"]["default_validation_context"]
+        matchers = context["match_typed_subject_alt_names"]
+        assert matchers == _pins(port, made.machine.mesh.spec.trust_domain)
+        assert matchers
+
+
+def _pins(port: EgressPort, trust_domain: str) -> list[Any]:
+    """What the user said of who may answer, written down a second time."""
+    anyone, namespace = port.service.unsafe_any_workload_of, port.service.host.split(".")[1:2]
+    if anyone:
+        whom = (
+            f"spiffe://{trust_domain}/ns/{anyone.namespace}/"
+            if anyone.namespace
+            else f"spiffe://{anyone.trust_domain}/"
+        )
+        return [{"san_type": "URI", "matcher": {"prefix": whom}}]
+    identities = []
+    for account in port.service.service_accounts:
+        own = account if "/" in account else f"{namespace[0]}/{account}"
+        whole = own if own.startswith("spiffe://") else f"spiffe://{trust_domain}/ns/{own.replace('/', '/sa/')}"
+        identities.append({"san_type": "URI", "matcher": {"exact": whole}})
+    return identities
+
+
+def no_cluster_is_without_mutual_tls(made: Made) -> None:
+    for cluster in made.clusters:
+        context = tls(cluster)["common_tls_context"]
+        assert [each["name"] for each in context["tls_certificate_sds_secret_configs"]] == ["default"]
+        assert context["combined_validation_context"]["validation_context_sds_secret_config"]["name"] == "ROOTCA"
+        assert "validation_context" not in context
+        for match in cluster.get("transport_socket_matches", []):
+            assert match["match"] == {"healthCheck": True}, "plain text only for what asks whether a gateway is there"
+        for endpoint in endpoints(cluster):
+            assert "metadata" not in endpoint, "metadata could select another transport socket"
+
+
+def endpoints(cluster: Any) -> list[Any]:
+    """A cluster's endpoints, in order of preference."""
+    localities = cluster["load_assignment"]["endpoints"]
+    ordered = sorted(localities, key=lambda locality: int(locality.get("priority", 0)))
+    return [endpoint for locality in ordered for endpoint in locality["lb_endpoints"]]
+
+
+def alpn_is_that_of_the_protocol(made: Made) -> None:
+    for port, cluster in made.calls():
+        assert tls(cluster)["common_tls_context"]["alpn_protocols"] == ALPN[port.protocol]
+    assert b"istio-peer-exchange" not in b"".join(file.content for file in made.tree.files.values())
+
+
+def upstream_protocol_is_fixed_by_the_spec(made: Made) -> None:
+    """Never negotiated: over ALPN that says one thing, Envoy must not speak the other."""
+    for port, cluster in made.calls():
+        options = cluster.get("typed_extension_protocol_options", {})
+        explicit = [each["explicit_http_config"] for each in options.values()]
+        wanted = {
+            "HTTP": ["http_protocol_options"],
+            "HTTP2": ["http2_protocol_options"],
+            "GRPC": ["http2_protocol_options"],
+        }
+        assert [key for each in explicit for key in each] == wanted.get(port.protocol, [])
+
+
+def sni_is_exact(made: Made) -> None:
+    for port, cluster in made.calls():
+        assert tls(cluster)["sni"] == f"outbound_.{port.number}_._.{port.service.host}"
+        assert len(tls(cluster)["sni"].encode()) <= 255
+        assert "auto_host_sni" not in tls(cluster)
+
+
+def tls_is_1_2_to_1_3(made: Made) -> None:
+    for cluster in made.clusters:
+        assert tls(cluster)["common_tls_context"]["tls_params"] == {
+            "tls_minimum_protocol_version": "TLSv1_2",
+            "tls_maximum_protocol_version": "TLSv1_3",
+        }
+
+
+def cluster_names_are_no_host_names(made: Made) -> None:
+    for cluster in made.clusters:
+        assert not HOST_NAME.fullmatch(cluster["name"])
+
+
+def every_name_is_there_once(made: Made) -> None:
+    for resources in (made.clusters, made.listeners):
+        names = [resource["name"] for resource in resources]
+        assert sorted(set(names)) == sorted(names)
+    assert sorted(names) == sorted(f"egress|{port.listen}" for port in made.machine.egress)
+
+
+def gateways_are_those_of_the_spec_in_order(made: Made) -> None:
+    wanted = [(gateway.address, gateway.port) for gateway in made.machine.mesh.spec.gateways]
+    for cluster in made.clusters:
+        addresses = [endpoint["endpoint"]["address"]["socket_address"] for endpoint in endpoints(cluster)]
+        assert [(address["address"], address["port_value"]) for address in addresses] == wanted
+
+
+def a_lost_gateway_is_noticed(made: Made) -> None:
+    several = len(made.machine.mesh.spec.gateways) > 1
+    for cluster in made.clusters:
+        assert ("outlier_detection" in cluster) == ("health_checks" in cluster) == several
+        assert cluster["circuit_breakers"]["thresholds"][0]["max_retries"] == 1024
+        for check in cluster.get("health_checks", []):
+            assert check["no_traffic_interval"] == check["interval"], "a minute by default: far too late"
+    for route in made.routes() if several else []:
+        policy = route["route"]["retry_policy"]
+        assert policy["retry_host_predicate"]
+        assert policy["retry_priority"]
+
+
+def http2_connections_are_spread(made: Made) -> None:
+    for port, cluster in made.calls():
+        for options in cluster.get("typed_extension_protocol_options", {}).values():
+            assert options["common_http_protocol_options"]["max_connection_duration"] == "60s"
+            if port.protocol in {"HTTP2", "GRPC"}:
+                assert options["explicit_http_config"]["http2_protocol_options"]["max_concurrent_streams"] == 16
+
+
+def the_mesh_sees_who_calls(made: Made) -> None:
+    metadata, labels = made.machine.workload.metadata, made.machine.workload.metadata.labels
+    for manager in made.managers():
+        added = {each["header"]["key"]: each for each in manager["route_config"]["request_headers_to_add"]}
+        assert {each["append_action"] for each in added.values()} == {"OVERWRITE_IF_EXISTS_OR_ADD"}
+        said = peer_metadata(added["x-envoy-peer-metadata"]["header"]["value"])
+        assert {said["NAME"], said["WORKLOAD_NAME"]} == {metadata.name}
+        assert said["NAMESPACE"] == metadata.namespace
+        app = labels.get("app.kubernetes.io/name") or labels.get("app") or metadata.name
+        assert said["LABELS"]["app"] == app
+        node = added["x-envoy-peer-metadata-id"]["header"]["value"]
+        assert node == made.bootstrap["node"]["id"]
+        assert re.fullmatch(r"sidecar~[0-9.]+~[^~]+~[^~]+", node)
+
+
+def peer_metadata(header: str) -> Any:
+    """What the header says, read by Google's own code."""
+    struct = Struct()
+    assert struct.ParseFromString(b64decode(header, validate=True)) == struct.ByteSize(), "something is there twice"
+    return MessageToDict(struct)
+
+
+def the_mesh_tells_nothing_of_itself(made: Made) -> None:
+    for manager in made.managers():
+        removed = manager["route_config"]["response_headers_to_remove"]
+        assert {"x-envoy-peer-metadata", "x-envoy-peer-metadata-id"} <= set(removed)
+
+
+def nothing_listens_where_the_spec_does_not_say(made: Made) -> None:
+    wanted = [(str(port.listen.address), port.listen.port) for port in made.machine.egress]
+    addresses = [listener["address"]["socket_address"] for listener in made.listeners]
+    assert sorted((address["address"], address["port_value"]) for address in addresses) == sorted(wanted)
+    assert not any("additional_addresses" in listener for listener in made.listeners)
+
+
+def admin_is_a_socket_of_the_owner(made: Made) -> None:
+    assert made.bootstrap["admin"] == {"address": {"pipe": {"path": "./admin.sock", "mode": 0o600}}}
+
+
+def no_port_is_shared(made: Made) -> None:
+    assert {listener["enable_reuse_port"] for listener in made.listeners} == {False}
+
+
+def secrets_are_shared(made: Made) -> None:
+    sources = {
+        json.dumps(tls(cluster)["common_tls_context"]["tls_certificate_sds_secret_configs"])
+        for cluster in made.clusters
+    }
+    assert len(sources) == 1
+    names = {
+        name: [each["name"] for each in made.files[f"sds/{name}.json"]["resources"]] for name in ("identity", "roots")
+    }
+    assert names == {"identity": ["default"], "roots": ["ROOTCA"]}
+
+
+def statistics_are_limited(made: Made) -> None:
+    patterns = made.bootstrap["stats_config"]["stats_matcher"]["inclusion_list"]["patterns"]
+    for name, wanted in STATISTICS.items():
+        assert is_included(name, patterns) == wanted, name
+
+
+def is_included(name: str, patterns: list[Any]) -> bool:
+    """Whether Envoy is to keep a statistic."""
+    return any(re.fullmatch(pattern["safe_regex"]["regex"], name) for pattern in patterns)
+
+
+STATISTICS = {
+    "cluster.outbound|9080||a_b.upstream_rq_total": True,
+    "cluster.outbound|9080||a_b.upstream_rq_5xx": True,
+    "cluster.outbound|9080||a_b.ssl.fail_verify_san": True,
+    "cluster.outbound|9080||a_b.upstream_cx_connect_fail": True,
+    "listener_manager.lds.update_rejected": True,
+    "cluster_manager.cds.update_success": True,
+    "cluster.outbound|9080||a_b.upstream_rq_503": False,
+    "cluster.outbound|9080||a_b.assignment_stale": False,
+    "cluster.outbound|9080||a_b.circuit_breakers.default.cx_open": False,
+    "cluster.outbound|9080||a_b.http2.rx_reset": False,
+    "cluster.outbound|9080||a_b.lb_healthy_panic": False,
+}
+
+
+def what_is_not_idempotent_is_sent_once(made: Made) -> None:
+    for route in made.routes():
+        retry_on = set(route["route"]["retry_policy"]["retry_on"].split(","))
+        assert retry_on <= SAFE_FOR_ANY_METHOD | {"reset"}
+        if not retry_on <= SAFE_FOR_ANY_METHOD:
+            assert _methods(route["match"]) <= IDEMPOTENT
+
+
+def _methods(match: Any) -> set[str]:
+    """The methods that a route is for; it must be for some only."""
+    [header] = match["headers"]
+    assert header["name"] == ":method"
+    assert not header.get("invert_match")
+    return set(header["string_match"]["safe_regex"]["regex"].split("|"))
+
+
+def every_request_has_a_route(made: Made) -> None:
+    for manager in made.managers():
+        [host] = manager["route_config"]["virtual_hosts"]
+        assert host["domains"] == ["*"]
+        assert host["routes"][-1]["match"] == {"prefix": "/"}
+
+
+def every_path_is_within_the_bundle(made: Made) -> None:
+    paths = [path for name, value in made.files.items() if name != "manifest.json" for path in _paths(value)]
+    assert "./certs/key.pem" in paths
+    for path in paths:
+        assert path == "." or path.startswith("./"), path
+        assert ".." not in path
+
+
+def _paths(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in {"path", "filename"} and isinstance(inner, str) and not inner.startswith("%"):
+                yield inner
+            yield from _paths(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _paths(inner)
+
+
+def nothing_secret_can_be_read_by_others(made: Made) -> None:
+    assert made.tree.directories["certs"] == 0o700
+    for name, file in made.tree.files.items():
+        assert b"PRIVATE KEY" not in file.content
+        assert "key" not in name
+        assert not file.mode & 0o133, f"{name} can be written or executed by others"
+
+
+def the_manifest_tells_what_is_there(made: Made) -> None:
+    from hashlib import sha256
+
+    manifest = made.files["manifest.json"]
+    others = {name: file.content for name, file in made.tree.files.items() if name != "manifest.json"}
+    assert manifest["sha256"] == {name: sha256(content).hexdigest() for name, content in others.items()}
+    assert manifest["identity"] == made.machine.identity
+
+
+RULES: list[Callable[[Made], None]] = [
+    every_server_is_pinned,
+    no_cluster_is_without_mutual_tls,
+    alpn_is_that_of_the_protocol,
+    upstream_protocol_is_fixed_by_the_spec,
+    sni_is_exact,
+    tls_is_1_2_to_1_3,
+    cluster_names_are_no_host_names,
+    every_name_is_there_once,
+    gateways_are_those_of_the_spec_in_order,
+    a_lost_gateway_is_noticed,
+    http2_connections_are_spread,
+    the_mesh_sees_who_calls,
+    the_mesh_tells_nothing_of_itself,
+    nothing_listens_where_the_spec_does_not_say,
+    admin_is_a_socket_of_the_owner,
+    no_port_is_shared,
+    secrets_are_shared,
+    statistics_are_limited,
+    what_is_not_idempotent_is_sent_once,
+    every_request_has_a_route,
+    every_path_is_within_the_bundle,
+    nothing_secret_can_be_read_by_others,
+    the_manifest_tells_what_is_there,
+]

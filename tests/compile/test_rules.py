@@ -1,0 +1,225 @@
+"""Every rule holds in every golden case and in generated ones, and each notices when it is broken."""
+
+from __future__ import annotations
+
+import json
+import stat
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sidestep.files import File, FileTree
+from sidestep.onboard import Bundle, bundles, load
+from tests import documents
+from tests.certificates import issue_into
+from tests.commands import run
+from tests.compile import cases, rules
+from tests.compile.rules import RULES, Made
+from tests.envoys import accepted, eventually, running
+from tests.free_ports import free_port
+from tests.generated import sound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.documents import Fields
+
+EXAMPLE = "several-gateways-by-address-stand-in-for-each-other-in-order"
+each_rule = pytest.mark.parametrize("rule", RULES, ids=[rule.__name__ for rule in RULES])
+
+
+def made(bundle: Bundle) -> Made:
+    return Made(bundle.plan.machine, bundle.tree)
+
+
+@each_rule
+def test_holds_in_every_case(rule: Callable[[Made], None]) -> None:
+    for case in cases.NAMES:
+        for bundle in cases.bundles(case).values():
+            rule(made(bundle))
+
+
+@given(spec=sound())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_all_hold_in_what_nobody_wrote(spec: list[Fields], tmp_path_factory: pytest.TempPathFactory) -> None:
+    file = documents.write(tmp_path_factory.getbasetemp() / "spec.yaml", *spec)
+    [bundle] = bundles(load([file]))
+    for rule in RULES:
+        rule(made(bundle))
+
+
+def first(resources: Any) -> Any:
+    return resources["resources"][0]
+
+
+def tls(files: Any) -> Any:
+    return rules.tls(first(files["cds.json"]))
+
+
+def common(files: Any) -> Any:
+    return tls(files)["common_tls_context"]
+
+
+def manager(files: Any) -> Any:
+    [found] = [
+        chain["filters"][0]["typed_config"]
+        for listener in files["lds.json"]["resources"]
+        for chain in listener["filter_chains"]
+        if chain["filters"][0]["name"] == rules.HTTP
+    ]
+    return found
+
+
+def routes(files: Any) -> Any:
+    return manager(files)["route_config"]["virtual_hosts"][0]["routes"]
+
+
+def pins(files: Any) -> Any:
+    return common(files)["combined_validation_context"]["default_validation_context"]
+
+
+def repeat(value: list[Any]) -> None:
+    value.append(value[0])
+
+
+BREAKS: list[tuple[Callable[[Made], None], Callable[[Any], object]]] = [
+    (rules.every_server_is_pinned, lambda f: pins(f).update(match_typed_subject_alt_names=[])),
+    (rules.every_server_is_pinned, lambda f: pins(f)["match_typed_subject_alt_names"][0].update(san_type="DNS")),
+    (rules.no_cluster_is_without_mutual_tls, lambda f: common(f).update(tls_certificate_sds_secret_configs=[])),
+    (rules.no_cluster_is_without_mutual_tls, lambda f: first(f["cds.json"])["transport_socket"].update(name="raw")),
+    (rules.alpn_is_that_of_the_protocol, lambda f: common(f).update(alpn_protocols=["istio-peer-exchange", "istio"])),
+    (rules.upstream_protocol_is_fixed_by_the_spec, lambda f: f["cds.json"]["resources"][1].clear()),
+    (rules.sni_is_exact, lambda f: tls(f).update(sni="outbound_.5432_.v1_.postgres.data.svc.cluster.local")),
+    (rules.tls_is_1_2_to_1_3, lambda f: common(f)["tls_params"].pop("tls_maximum_protocol_version")),
+    (rules.cluster_names_are_no_host_names, lambda f: first(f["cds.json"]).update(name="reviews.bookinfo")),
+    (rules.every_name_is_there_once, lambda f: repeat(f["cds.json"]["resources"])),
+    (
+        rules.gateways_are_those_of_the_spec_in_order,
+        lambda f: first(f["cds.json"])["load_assignment"]["endpoints"][0].update(priority=9),
+    ),
+    (
+        rules.a_lost_gateway_is_noticed,
+        lambda f: first(f["cds.json"])["health_checks"][0].update(no_traffic_interval="60s"),
+    ),
+    (rules.a_lost_gateway_is_noticed, lambda f: routes(f)[0]["route"]["retry_policy"].update(retry_priority=None)),
+    (
+        rules.http2_connections_are_spread,
+        lambda f: [each.pop("common_http_protocol_options") for each in http_options(f)],
+    ),
+    (
+        rules.the_mesh_sees_who_calls,
+        lambda f: manager(f)["route_config"]["request_headers_to_add"][0].update(append_action="ADD_IF_ABSENT"),
+    ),
+    (
+        rules.the_mesh_tells_nothing_of_itself,
+        lambda f: manager(f)["route_config"].update(response_headers_to_remove=[]),
+    ),
+    (
+        rules.nothing_listens_where_the_spec_does_not_say,
+        lambda f: first(f["lds.json"])["address"]["socket_address"].update(address="0.0.0.0"),
+    ),
+    (rules.admin_is_a_socket_of_the_owner, lambda f: f["envoy.json"]["admin"]["address"]["pipe"].update(mode=0o755)),
+    (rules.no_port_is_shared, lambda f: first(f["lds.json"]).update(enable_reuse_port=True)),
+    (rules.secrets_are_shared, lambda f: common(f)["tls_certificate_sds_secret_configs"][0].update(name="other")),
+    (
+        rules.statistics_are_limited,
+        lambda f: f["envoy.json"]["stats_config"]["stats_matcher"]["inclusion_list"]["patterns"].append(
+            {"safe_regex": {"regex": "cluster.*"}}
+        ),
+    ),
+    (
+        rules.what_is_not_idempotent_is_sent_once,
+        lambda f: routes(f)[-1]["route"]["retry_policy"].update(retry_on="connect-failure,reset"),
+    ),
+    (
+        rules.what_is_not_idempotent_is_sent_once,
+        lambda f: routes(f)[0]["route"]["retry_policy"].update(retry_on="5xx"),
+    ),
+    (
+        rules.what_is_not_idempotent_is_sent_once,
+        lambda f: routes(f)[0]["match"]["headers"][0]["string_match"]["safe_regex"].update(regex="GET|POST"),
+    ),
+    (rules.every_request_has_a_route, lambda f: routes(f).pop()),
+    (
+        rules.every_path_is_within_the_bundle,
+        lambda f: f["envoy.json"]["dynamic_resources"]["lds_config"]["path_config_source"].update(path="/etc/lds.json"),
+    ),
+    (rules.nothing_secret_can_be_read_by_others, lambda f: f["cds.json"].update(key="-----BEGIN PRIVATE KEY-----")),
+    (rules.the_manifest_tells_what_is_there, lambda f: f["cds.json"].update(version_info="another")),
+]
+
+
+def http_options(files: Any) -> list[Any]:
+    clusters = files["cds.json"]["resources"]
+    options = [cluster.get("typed_extension_protocol_options", {}) for cluster in clusters]
+    return [each for values in options for each in values.values()]
+
+
+@pytest.mark.parametrize(("rule", "break_"), BREAKS, ids=[rule.__name__ for rule, _ in BREAKS])
+def test_notices_when_it_is_broken(rule: Callable[[Made], None], break_: Callable[[Any], object]) -> None:
+    whole = made(cases.bundles(EXAMPLE)["billing"])
+    files = json.loads(json.dumps(whole.files))
+    break_(files)
+    broken = {name: File(json.dumps(value).encode()) for name, value in files.items()}
+    with pytest.raises((AssertionError, KeyError)):
+        rule(Made(whole.machine, FileTree(broken, whole.tree.directories)))
+
+
+def test_no_rule_is_without_a_break() -> None:
+    assert {rule for rule, _ in BREAKS} == set(RULES)
+
+
+@given(
+    fields=st.recursive(
+        st.dictionaries(st.text(max_size=40), st.text(max_size=300), max_size=4),
+        lambda inner: st.dictionaries(st.text(max_size=40), st.one_of(st.text(max_size=300), inner), max_size=4),
+        max_leaves=8,
+    )
+)
+@settings(max_examples=200, deadline=None)
+def test_peer_metadata_is_a_struct_as_google_reads_it(fields: Fields) -> None:
+    from sidestep.compile.envoy.peer_metadata import PeerMetadata
+
+    assert rules.peer_metadata(PeerMetadata("billing", "vms", fields).value) == fields
+
+
+def test_a_running_envoy_keeps_the_rules(tmp_path: Path) -> None:
+    """What only a running Envoy shows: who may use its admin socket, and what it counts."""
+    port = free_port()
+    spec = documents.write(
+        tmp_path / "spec.yaml",
+        documents.mesh(gateways=[{"address": "127.0.0.1", "port": free_port()}]),
+        documents.workload(documents.egress(listen=port)),
+    )
+    [bundle] = bundles(load([spec]))
+    bundle.install(tmp_path / "bundle", validate=accepted())
+    issue_into(tmp_path / "bundle")
+    with running(tmp_path / "bundle") as envoy:
+        assert stat.S_IMODE((tmp_path / "bundle" / "admin.sock").stat().st_mode) == 0o600
+        assert status_of(port) == 503
+        cluster = r"cluster\.outbound.*"
+        counted = eventually("the call is counted", lambda: envoy.stats(f"{cluster}upstream_cx_connect_fail$"))
+        assert [*counted.values()] != [0]
+        assert (
+            envoy.stats(f"{cluster}(upstream_rq_503|upstream_cx_protocol_error|assignment_stale|lb_healthy_panic)$")
+            == {}
+        )
+        assert len(envoy.stats(cluster)) < 60
+        allowed = made(bundle).bootstrap["stats_config"]["stats_matcher"]["inclusion_list"]["patterns"]
+        assert [name for name in envoy.stats() if not rules.is_included(name, allowed)] == []
+    assert run("validate", spec).code == 0
+
+
+def status_of(port: int) -> int:
+    """What an HTTP request to a local port is answered with."""
+    import http.client
+
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/")
+    response = connection.getresponse()
+    response.read()
+    connection.close()
+    return response.status

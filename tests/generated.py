@@ -1,0 +1,131 @@
+"""Documents that nobody wrote: sound ones of every shape, and sound ones with something broken in them."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import strategies as st
+
+from tests.documents import Fields, mesh, workload
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import DrawFn, SearchStrategy
+
+PROTOCOLS = ("HTTP", "HTTP2", "GRPC", "TCP", "TLS", "HTTPS", None)
+LABELS = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,10}[a-z0-9])?", fullmatch=True)
+PORTS = st.integers(1, 65535)
+NAMES = st.lists(LABELS, min_size=2, max_size=4).map(".".join)
+ADDRESSES = st.one_of(
+    st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str), NAMES.filter(lambda name: not _is_numeric(name))
+)
+KUBERNETES_VALUES = st.from_regex(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,10}[A-Za-z0-9])?", fullmatch=True)
+
+
+def _is_numeric(name: str) -> bool:
+    return set(name) <= set("0123456789.")
+
+
+@st.composite
+def services(draw: DrawFn) -> Fields:
+    """A service with one to four ports."""
+    in_cluster = draw(st.booleans())
+    host = f"{draw(LABELS)}.{draw(LABELS)}.svc.cluster.local" if in_cluster else draw(NAMES)
+    numbers = draw(st.lists(PORTS, min_size=1, max_size=4, unique=True))
+    ports = [{"number": number, "protocol": draw(st.sampled_from(PROTOCOLS))} for number in numbers]
+    listed = [{name: value for name, value in port.items() if value is not None} for port in ports]
+    return {"host": host, "ports": listed, **draw(_pins(in_cluster=in_cluster))}
+
+
+def _pins(*, in_cluster: bool) -> SearchStrategy[Fields]:
+    whole = st.tuples(NAMES, LABELS, LABELS).map(lambda part: f"spiffe://{part[0]}/ns/{part[1]}/sa/{part[2]}")
+    elsewhere = st.tuples(LABELS, LABELS).map("/".join)
+    account = st.one_of(whole, elsewhere, LABELS) if in_cluster else st.one_of(whole, elsewhere)
+    namespace = LABELS.map(lambda name: {"namespace": name})
+    anyone = st.one_of(namespace, NAMES.map(lambda name: {"trustDomain": name}))
+    return st.one_of(
+        st.lists(account, min_size=1, max_size=3, unique=True).map(lambda names: {"serviceAccounts": names}),
+        anyone.map(lambda rule: {"unsafeAnyWorkloadOf": rule}),
+    )
+
+
+@st.composite
+def sound(draw: DrawFn) -> list[Fields]:
+    """A mesh and a workload that are to be taken as they are."""
+    offered = draw(st.lists(services(), min_size=1, max_size=4, unique_by=lambda each: each["host"]))
+    gateways = st.fixed_dictionaries({"address": ADDRESSES}, optional={"port": PORTS})
+    listed = draw(st.lists(gateways, min_size=1, max_size=3, unique_by=lambda each: each["address"]))
+    trust_domain = draw(st.sampled_from([{}, {"trustDomain": "prod.example.com"}]))
+    calls = [call for index, each in enumerate(offered) for call in _calls(draw, each, index)]
+    document = workload(*calls, name=draw(LABELS), namespace=draw(LABELS))
+    document["metadata"]["labels"] = draw(st.dictionaries(KUBERNETES_VALUES, KUBERNETES_VALUES, max_size=3))
+    return [mesh(*offered, gateways=listed, **trust_domain), document]
+
+
+def _calls(draw: DrawFn, called: Fields, index: int) -> list[Fields]:
+    """An egress for each port of a service, each on an address of its own."""
+    calls = []
+    for number, port in enumerate(called["ports"]):
+        address = f"127.{index}.{number}.{draw(st.integers(1, 254))}:{draw(PORTS)}"
+        call = {"host": called["host"], "port": port["number"], "listen": address}
+        if "protocol" not in port:
+            call["protocol"] = draw(st.sampled_from(PROTOCOLS[:-1]))
+        calls.append(call)
+    return calls
+
+
+SCALARS: SearchStrategy[Any] = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=20),
+    st.text(alphabet="ab.-_/:\n\"'${}\\\0\x1b\x7f\u0085\u2028é中\U0001f600", max_size=12),
+    st.sampled_from(
+        [
+            "",
+            "../..",
+            "${HOME}",
+            "a" * 300,
+            "127.0.0.1:80",
+            "0.0.0.0:80",
+            "[::]:80",
+            "spiffe://a/ns/b/sa/c",
+            "<<",
+            70000,
+        ]
+    ),
+)
+GARBAGE: SearchStrategy[Any] = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=6), inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+@st.composite
+def broken(draw: DrawFn) -> list[Any]:
+    """Sound documents with one to three values replaced, removed, repeated or added."""
+    documents: list[Any] = copy.deepcopy(draw(sound()))
+    for _ in range(draw(st.integers(1, 3))):
+        places = list(_places(documents))
+        container, key = places[draw(st.integers(0, len(places) - 1))]
+        how = draw(st.sampled_from(["replace", "remove", "add", "repeat"]))
+        _break(draw, how, container, key)
+    return documents
+
+
+def _places(value: Any) -> list[tuple[Any, Any]]:
+    keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else []
+    return [place for key in keys for place in [(value, key), *_places(value[key])]]
+
+
+def _break(draw: DrawFn, how: str, container: Any, key: Any) -> None:
+    if how == "remove" and len(container) > 1:
+        del container[key]
+    elif how == "add" and isinstance(container, dict):
+        container[draw(st.text(max_size=8))] = draw(GARBAGE)
+    elif how == "repeat" and isinstance(container, list):
+        container.append(copy.deepcopy(container[key]))
+    else:
+        container[key] = draw(GARBAGE)

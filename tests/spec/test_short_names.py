@@ -1,0 +1,69 @@
+"""What a short service name means: one service, or a problem that lists what it could mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import documents
+from tests.commands import run
+
+SERVICES = [
+    "reviews.bookinfo.svc.cluster.local",
+    "reviews.staging.svc.cluster.local",
+    "ratings.bookinfo.svc.cluster.local",
+    "api.example.com",
+    "api",
+]
+
+
+def validate(name: str) -> bytes:
+    services = [documents.service(host, serviceAccounts=["ns/sa"]) for host in SERVICES]
+    return documents.text(documents.mesh(*services), documents.workload(documents.egress(name))).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        ("ratings", SERVICES[2]),
+        ("ratings.bookinfo", SERVICES[2]),
+        ("ratings.bookinfo.svc", SERVICES[2]),
+        ("reviews.staging", SERVICES[1]),
+        (SERVICES[0], SERVICES[0]),
+        ("api.example", SERVICES[3]),
+        ("api", "api"),
+    ],
+)
+def test_means_one_service(name: str, host: str) -> None:
+    answer = run("validate", "-o", "json", "-", stdin=validate(name))
+    assert [each["host"] for each in answer.json["workloads"][0]["egress"]] == [host]
+
+
+def problem(name: str) -> tuple[str, str, str]:
+    [found] = run("validate", "-o", "json", "-", stdin=validate(name)).json["error"]["problems"]
+    return found["field"], found["message"], found["allowed"]
+
+
+def test_is_ambiguous() -> None:
+    candidates = f"{SERVICES[0]}, {SERVICES[1]}"
+    assert problem("reviews") == ("spec.egress[0].host", "the name is ambiguous", candidates)
+
+
+@pytest.mark.parametrize(
+    "name", ["review", "reviews.book", "svc", "bookinfo.reviews", "cluster.local", "reviews.bookinf"]
+)
+def test_means_nothing(name: str) -> None:
+    field, message, allowed = problem(name)
+    assert (field, message) == ("spec.egress[0].host", "the mesh has no such service")
+    assert allowed.startswith("a service of the Mesh, such as ")
+
+
+def test_suggests_what_is_like_it() -> None:
+    assert SERVICES[2] in problem("rattings.bookinfo")[2]
+
+
+def test_a_thousand_names_that_mean_nothing_are_said_soon() -> None:
+    """Comparing each with every service would take minutes."""
+    services = [documents.service(f"svc-{n}.ns-{n % 50}.svc.cluster.local") for n in range(2_000)]
+    calls = [documents.egress(f"svd-{n}.nt", 10_000 + n) for n in range(2_000)]
+    answer = run("validate", "-", stdin=documents.text(documents.mesh(*services), documents.workload(*calls)).encode())
+    assert answer.err.count("the mesh has no such service") == 2_000
