@@ -50,8 +50,8 @@ class FileTree:
 def exclusive(target: Path, mode: int = 0o755) -> Iterator[None]:
     """Keeps other writers out of the directory ``target``, and takes back what an interrupted one left half done.
 
-    Where there is no such directory it is made with ``mode``, and goes again if all fails. Raises `OutputError`, also where another
-    process is writing there.
+    Where there is no such directory it is made with ``mode``, and goes again if all fails. Raises `OutputError`, also
+    where another process is writing there.
     """
     created = _make_directory(target, mode)
     with locked(target, wait=False):
