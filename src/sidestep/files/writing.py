@@ -60,6 +60,10 @@ def locked(directory: Path, *, wait: bool) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise OutputError(f"{directory}: another process is writing there") from None
+        with translated(directory):
+            replaced = not os.path.samestat(os.fstat(descriptor), directory.stat())
+        if replaced:  # by a writer that found nothing there, failed, and removed what it had made
+            raise OutputError(f"{directory}: another process is writing there")
         yield
         with translated(directory):
             os.fsync(descriptor)
