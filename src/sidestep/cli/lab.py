@@ -91,7 +91,7 @@ async def _play(
     _end_on_sigterm()
     with Watchdog() as watchdog, _directory(terminal, keep, watchdog) as directory:
         version = ".".join(map(str, envoy.version))
-        terminal.remark(f"Starting a mesh of real Envoys ({version}, from {envoy.source}) on loopback …")
+        terminal.remark(f"Starting real Envoys on loopback ({version}, from {envoy.source})")
         terminal.progress("… gateways, sidecars, sample services, the machine: a few seconds")
         async with open_lab(envoy, directory, watchdog) as lab:
             lab_report.introduce(terminal, lab)
@@ -103,6 +103,7 @@ async def _play(
             if stay:
                 await _stay(terminal, lab)
             terminal.progress("… stopping")
+    terminal.progress("")
     return all(result.outcome.ok for result in results)
 
 
@@ -131,7 +132,7 @@ async def _stay(terminal: Terminal, lab: Lab) -> None:
     finally:
         loop.remove_signal_handler(signal.SIGINT)
         telling.cancel()
-    terminal.remark("Stopping …")
+    terminal.remark("")  # after the terminal's ^C
 
 
 def _end_on_sigterm() -> None:

@@ -27,7 +27,7 @@ def introduce(terminal: Terminal, lab: Lab) -> None:
     terminal.say(_heading("The mesh"))
     terminal.say(f"  east-west gateways (AUTO_PASSTHROUGH): {gateways}")
     terminal.say("  services, each behind a sidecar of its own:")
-    terminal.table(["    SERVICE", "MTLS", "ADMITS"], [_service(pod) for pod in lab.mesh.pods.values()])
+    terminal.table(["    SERVICE", "MTLS", "WHO MAY CALL"], [_service(pod) for pod in lab.mesh.pods.values()])
     terminal.say()
     terminal.say(_heading(f"The machine {lab.machine.spiffe_id.service_account}"))
     terminal.say(f"  {lab.machine.spiffe_id}, onboarded from this spec:")
@@ -40,10 +40,12 @@ def introduce(terminal: Terminal, lab: Lab) -> None:
 
 def _service(pod: Pod) -> list[str]:
     service = pod.service
-    admits = ", ".join(service.policy.principals) if service.policy else "everyone"
-    notes = [] if service.exported else ["not exported by the gateways"]
-    notes += [f"answers as {service.presents.rpartition('/')[2]}"] if service.presents else []
-    return [f"    {service.name}.{service.namespace}", str(service.mtls), "; ".join(notes) or admits]
+    callers = ", ".join(service.policy.principals) if service.policy else "everyone"
+    if not service.exported:
+        callers = "nobody outside: the gateways do not export it"
+    elif service.presents:
+        callers += ", but another workload answers"
+    return [f"    {service.name}.{service.namespace}", str(service.mtls), callers]
 
 
 def show(terminal: Terminal, result: Result) -> None:
@@ -51,7 +53,8 @@ def show(terminal: Terminal, result: Result) -> None:
     outcome, scenario = result.outcome, result.scenario
     words = {"allow": "passes", "deny": "refused", "error": "failed"}
     mark = click.style("✓", fg="green") if outcome.ok else click.style("✗", fg="red")
-    terminal.say(f"{mark} {click.style(scenario.name.ljust(_NAME), bold=True)}{scenario.title}")
+    title = terminal.wrapped(scenario.title, indent=_NAME + 2).lstrip()
+    terminal.say(f"{mark} {click.style(scenario.name.ljust(_NAME), bold=True)}{title}")
     missed = "" if outcome.ok else f" where it must be {words[scenario.expect]}"
     text = f"{words[outcome.result]}{missed}: {outcome.detail} ({result.milliseconds:.0f} ms)"
     terminal.say(click.style(terminal.wrapped(text, indent=4), dim=outcome.ok))
@@ -95,18 +98,23 @@ def _commands(lab: Lab) -> Iterator[tuple[str, str]]:
     from sidestep.lab import sample
 
     machine, listen = lab.machine, lab.machine.listen
-    bundle, spec = shlex.quote(str(machine.bundle)), " ".join(shlex.quote(str(path)) for path in machine.spec)
     reviews, payroll = (f"http://127.0.0.1:{listen(service, 9080)}/" for service in (sample.REVIEWS, sample.PAYROLL))
     ledger = listen(sample.LEDGER, 9000)
-    own = "sidestep" if shutil.which("sidestep") else f"{shlex.quote(sys.executable)} -m sidestep"
     yield "allowed: reviews answers, and says whom its sidecar saw", f"curl {reviews}"
     yield "denied: the policy of payroll admits somebody else", f"curl -i {payroll}"
     tcp = f"nc 127.0.0.1 {ledger}" if shutil.which("nc") else f"curl -sN telnet://127.0.0.1:{ledger}"
     yield "TCP: what you type comes back, until Ctrl-C", tcp
     yield "a gateway dies: call again, and the other one takes it", f"kill -9 {lab.mesh.gateways[0].envoy.pid}"
-    yield "the spec; edit it, and ...", f"cat {spec}"
-    yield "... render it: the running Envoy takes what changed", f"{own} render {spec} -o {bundle}"
-    yield "where the machine's Envoy listens", f"cd {bundle} && curl --unix-socket admin.sock http://admin/listeners"
+    spec = " ".join(shlex.quote(str(path.relative_to(machine.directory))) for path in machine.spec)
+    yield "the machine's files, and the spec that they were made from", f"cd {shlex.quote(str(machine.directory))}"
+    yield "in there: what its Envoy listens on", "curl --unix-socket bundle/admin.sock http://admin/listeners"
+    yield "edit spec/billing.yaml, render it: Envoy takes what changed", f"{_sidestep()} render {spec} -o bundle"
+
+
+def _sidestep() -> str:
+    """The command with its path: in another terminal it may not be on PATH."""
+    found = shutil.which("sidestep")
+    return shlex.quote(found) if found else f"{shlex.quote(sys.executable)} -m sidestep"
 
 
 def seen(terminal: Terminal, call: Seen | int) -> None:

@@ -13,7 +13,7 @@ from sidestep.lab.session import Lab
 _POLL_SECONDS: Final = 0.1
 _PATIENCE: Final = 1.0
 """Seconds until the sidecar has logged the same call."""
-_MOST: Final = 20
+_MOST: Final = 5
 """Calls told of a poll; of the others their number."""
 
 
