@@ -37,6 +37,14 @@ def accepted() -> Validate:
     return partial(validate, envoy())
 
 
+def fake_envoy(path: Path, body: str) -> Path:
+    """A program that says it is Envoy, and then runs ``body`` in a shell."""
+    version = f"envoy  version: {envoy().build}"
+    path.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "{version}" && exit 0\n{body}\n', encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
 def eventually(what: str, look: Callable[[], T | None], seconds: float = 15) -> T:
     """The first thing that ``look`` finds; fails, naming ``what`` was missed, when nothing comes in time."""
     deadline = time.monotonic() + seconds
