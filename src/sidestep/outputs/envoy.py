@@ -48,7 +48,8 @@ def render(plan: Plan) -> FileTree:
     }
     if plan.machine.roots:
         files[ROOTS] = File(plan.machine.roots)
-    files[MANIFEST] = _file(_manifest(plan.machine, files))
+    digests = {path: file.digest for path, file in files.items()}
+    files[MANIFEST] = _file({**manifest(plan.machine), "sha256": digests})
     return FileTree(files, directories={"sds": 0o755, DIRECTORY.removeprefix("./"): _PRIVATE})
 
 
@@ -68,7 +69,8 @@ def _file(value: Json) -> File:
     return File(orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
-def _manifest(machine: Machine, files: dict[str, File]) -> Resource:
+def manifest(machine: Machine) -> Resource:
+    """What a bundle says of itself, but for the digests of its files."""
     metadata, proxy = machine.workload.metadata, machine.workload.spec.proxy
     return {
         "apiVersion": machine.workload.api_version,
@@ -82,5 +84,4 @@ def _manifest(machine: Machine, files: dict[str, File]) -> Resource:
             for port in machine.egress
         ],
         **({"proxy": str(proxy.listen)} if proxy else {}),
-        "sha256": {path: file.digest for path, file in files.items()},
     }

@@ -44,7 +44,8 @@ class UnixSocket(NamedTuple):
 LocalAddress: TypeAlias = Listen | UnixSocket
 
 
-def _local(value: object) -> LocalAddress:
+def parse_local(value: object) -> LocalAddress:
+    """What `ListenOn` allows. Raises `ValueError`."""
     if type(value) is str and value.startswith(_PREFIX):
         return UnixSocket(_path(value.removeprefix(_PREFIX)))
     return parse_listen(value)
@@ -63,7 +64,7 @@ def _path(path: str) -> str:
 
 
 def _egress(value: object) -> LocalAddress | str:
-    return NONE if value == NONE else _local(value)
+    return NONE if value == NONE else parse_local(value)
 
 
 def _mode(value: object) -> int:
@@ -74,7 +75,7 @@ def _mode(value: object) -> int:
 
 _WHERE: Final = "an IP address and a port (127.0.0.1:9080, [::1]:9080), unix:/PATH, unix:./NAME.sock"
 
-ListenOn = Annotated[LocalAddress, Checked(_local, _WHERE, {"type": "string"})]
+ListenOn = Annotated[LocalAddress, Checked(parse_local, _WHERE, {"type": "string"})]
 ListenOnOrNone = Annotated[LocalAddress | Literal["none"], Checked(_egress, f"{_WHERE}, or none", {"type": "string"})]
 SocketMode = Annotated[
     int,
