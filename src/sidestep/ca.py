@@ -15,7 +15,7 @@ from pathlib import Path
 import orjson
 
 from sidestep.errors import CertificateError, OutputError
-from sidestep.files import File, FileTree, exclusive, put_in_place, staged, write_set
+from sidestep.files import File, FileTree, exclusive, put_in_place, staged, translated, write_set
 from sidestep.pki import identity as identities
 from sidestep.pki.authority import CA_FILES, KEY_FILE, LEAF_LIFETIME, ROOTS_FILE, Authority
 from sidestep.pki.identity import Identity
@@ -72,12 +72,11 @@ def init(
     as a CA for other trust domains, or cannot be written.
     """
     domains = (check_trust_domain(trust_domain), check_trust_domain(machines_trust_domain or trust_domain))
-    with exclusive(directory, mode=0o700):
-        created = not any(directory.iterdir())
+    with exclusive(directory):
+        with translated(directory):
+            created = not any(directory.iterdir())
         if created:
-            tree = _tree(now, *domains)
-            with staged(tree, directory) as staging:
-                put_in_place(staging, directory, [*tree.files])
+            _put(_tree(now, *domains), directory)
         else:
             _check_same(directory, domains, now)
     return LocalCA(directory, *domains, created=created)
@@ -123,6 +122,13 @@ def identity_of(bundle: Path) -> SpiffeId:
     if not isinstance(name, str):
         raise CertificateError(f"{manifest} names no identity", hint="is this a bundle that sidestep render made?")
     return SpiffeId.parse(name)
+
+
+def _put(tree: FileTree, directory: Path) -> None:
+    with translated(directory):
+        directory.chmod(0o700)
+    with staged(tree, directory) as staging:
+        put_in_place(staging, directory, [*tree.files])
 
 
 def _tree(now: datetime, trust_domain: str, machines_trust_domain: str) -> FileTree:
