@@ -109,7 +109,8 @@ def _port(value: object) -> int:
     raise ValueError
 
 
-def _listen(value: object) -> Listen:
+def read_listen(value: object) -> Listen:
+    """``127.0.0.1:9080`` or ``[::1]:9080``; raises `ValueError` for anything else."""
     address, colon, port = value.rpartition(":") if type(value) is str else ("", "", "")
     if address[:1] + address[-1:] == "[]":
         address = address[1:-1]
@@ -193,7 +194,7 @@ PortProtocol = Annotated[
 ]
 ListenAddress = Annotated[
     Listen,
-    Checked(_listen, "an IP address and a port, such as 127.0.0.1:9080 or [::1]:9080", {"type": "string"}),
+    Checked(read_listen, "an IP address and a port, such as 127.0.0.1:9080 or [::1]:9080", {"type": "string"}),
 ]
 Address = Annotated[str, Checked(_address, "an IP address or a DNS name (no port, no scheme)", {"type": "string"})]
 ServerIdentity = Annotated[
