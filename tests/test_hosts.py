@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
 
@@ -80,7 +79,7 @@ def test_a_file_keeps_mode_and_place(tmp_path: Path) -> None:
     assert b"not-utf8-\xff" in real.read_bytes()
     assert update(link, "vms/billing", [])
     assert real.read_bytes() == OTHERS.encode() + b"10.0.0.1 not-utf8-\xff\n"
-    assert sorted(os.listdir(tmp_path)) == ["hosts", "real"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hosts", "real"]
 
 
 def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "lab": "Start a mini mesh of real Envoys here and watch a machine call it.",
     "validate": "Check documents and show what they mean.",
     "render": "Write each workload's bundle: an ordinary Envoy directory.",
+    "env": "Print the variables by which applications find a bundle's services.",
+    "exec": "Run a command that finds a bundle's services.",
     "hosts": "Names for a bundle's services, in a hosts file.",
     "dns": "A small DNS server for the names of a bundle's services.",
     "ca": "A certificate authority for the mesh and for machines.",

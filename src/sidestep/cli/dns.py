@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def _address(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> Listen | None:
-    from sidestep.spec.scalars import read_listen
+    from sidestep.spec.scalars import parse_listen
 
     if value is None:
         return None
     try:
-        return read_listen(value)
+        return parse_listen(value)
     except ValueError:
         raise click.BadParameter(
             f"found {value!r}; allowed: an IP address and a port, such as 127.0.0.1:5353"
@@ -47,10 +47,9 @@ def dns(terminal: Terminal, bundle: Path, listen: Listen, forward: Listen | None
       sidestep dns bundle/ --listen 127.0.0.1:5353 --forward 192.0.2.53:53
       dig @127.0.0.1 -p 5353 reviews.bookinfo
     """
-    from sidestep.onboard import read_bundle
+    from sidestep import onboard
 
-    described = read_bundle(bundle)
-    addresses = {name: address for address, names in described.names.items() for name in names}
+    addresses = {name: address for address, names in onboard.manifest(bundle)["names"].items() for name in names}
     try:
         asyncio.run(_serve(terminal, addresses, listen, forward))
     except ModuleNotFoundError as missing:

@@ -29,21 +29,19 @@ def hosts(terminal: Terminal, bundle: Path, action: str | None, file: Path | Non
       sudo sidestep hosts bundle/ --install
       sudo sidestep hosts bundle/ --remove
     """
+    from sidestep import onboard
     from sidestep.hosts import DEFAULT, block, update
-    from sidestep.onboard import read_bundle
 
-    described = read_bundle(bundle)
-    lines = block(described.workload, described.names)
-    path = file or DEFAULT
-    changed = update(path, described.workload, lines if action == "install" else []) if action else False
-    terminal.answer({"ok": True, "file": str(path), "changed": changed, "names": described.names})
+    manifest = onboard.manifest(bundle)
+    workload, names = "{namespace}/{name}".format(**manifest["workload"]), manifest["names"]
+    lines, path = block(workload, names), file or DEFAULT
+    changed = update(path, workload, lines if action == "install" else []) if action else False
+    terminal.answer({"ok": True, "file": str(path), "changed": changed, "names": names})
     if action is None:
         for line in lines:
             terminal.say(line)
     else:
         done = {"install": "is in it", "remove": "is not in it"}[action]
-        terminal.say(f"{path}: {'changed, ' if changed else 'unchanged, '}the block of {described.workload} {done}")
+        terminal.say(f"{path}: {'changed, ' if changed else 'unchanged, '}the block of {workload} {done}")
     if not lines and action != "remove":
-        terminal.warn(
-            [f"no service of {described.workload} is on its own port number; say `addresses: {{}}` in its spec"]
-        )
+        terminal.warn([f"no service of {workload} is on its own port number; say `addresses: {{}}` in its spec"])
