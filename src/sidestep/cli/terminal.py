@@ -37,10 +37,6 @@ EXIT_CODES: Final[Mapping[int, str]] = {
 _SHOWN_ROWS: Final = 40
 
 
-class ReaderGone(Exception):
-    """Nobody reads the output any more. (To click, a `BrokenPipeError` is an answer of 1.)"""
-
-
 class Terminal:
     """Where a command prints. Standard output is for results, standard error for everything about them."""
 
@@ -109,9 +105,6 @@ class Terminal:
         if isinstance(error, (click.Abort, KeyboardInterrupt)):
             self.remark("interrupted")
             return 130
-        if isinstance(error, ReaderGone):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
         if isinstance(error, SystemExit):
             return _exit_code(error)
         return self._ours(error) if isinstance(error, SidestepError) else self._bug(error)
