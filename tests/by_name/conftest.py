@@ -48,7 +48,9 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as lab:
         assert lab.stdout
         try:
-            assert any("by-host" in line and line.startswith("✓") for line in lab.stdout), "the lab is not as it must be"
+            assert any("by-host" in line and line.startswith("✓") for line in lab.stdout), (
+                "the lab is not as it must be"
+            )
             yield Machine(directory)
         finally:
             lab.terminate()
