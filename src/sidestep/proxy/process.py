@@ -7,6 +7,7 @@ import ctypes
 import os
 import re
 import signal
+import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, Self
@@ -33,8 +34,8 @@ class Process:
     """An Envoy that runs in ``directory`` with the bootstrap ``config_file`` (JSON, relative to it).
 
     As a context manager it is started on entry and stopped on exit, however that comes about. It is in a session of
-    its own, so that Ctrl-C in a terminal reaches whoever drains it first. ``die_with_parent`` (Linux) has the kernel
-    end it when this process is killed outright.
+    its own, so that Ctrl-C in a terminal reaches whoever drains it first. ``die_with_parent`` (on Linux, else
+    ignored) has the kernel end it when this process is killed outright.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Process:
         self._workers = concurrency or os.cpu_count() or 1
         self._command = [str(envoy.path), "-c", config_file, "--disable-hot-restart"]
         self._command += ["--concurrency", str(self._workers), *arguments]
-        self._before_exec = _end_with_parent(os.getpid()) if die_with_parent else None
+        self._before_exec = _end_with_parent(os.getpid()) if die_with_parent and sys.platform == "linux" else None
         self._process: asyncio.subprocess.Process | None = None
         self._log_start = 0
         self._expected: frozenset[str] = frozenset()
