@@ -60,7 +60,7 @@ def _for_people(terminal: Terminal, spec: Spec) -> None:
 
 
 def _for_programs(machine: Machine) -> dict[str, object]:
-    metadata = machine.workload.metadata
+    metadata, proxy = machine.workload.metadata, machine.workload.spec.proxy
     egress = [
         {"listen": port.address, "host": port.service.host, "port": port.number, "protocol": port.protocol}
         for port in machine.egress
@@ -72,5 +72,5 @@ def _for_programs(machine: Machine) -> dict[str, object]:
         "identity": machine.identity,
         "mesh": mesh,
         "egress": egress,
-        "proxy": str(machine.workload.spec.proxy.listen) if machine.workload.spec.proxy else None,
+        **({"proxy": str(proxy.listen)} if proxy else {}),
     }
