@@ -181,6 +181,12 @@ class Running:
         return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
 
     @property
+    def processor(self) -> float:
+        """User and system time that it has used so far, in seconds."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
     def files(self) -> int:
         """Open files."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))  # noqa: PTH208 (names only)
