@@ -63,8 +63,8 @@ class Load:
     p50: float
     p99: float
     """Milliseconds, as the other."""
-    cost: float
-    """Microseconds of processor time that the machine's (or the application's) Envoy spends on a request."""
+    cost: float = 0
+    """Microseconds of processor time that the machine's (or the application's) Envoy spends on a request, if counted."""
 
 
 def main() -> None:
@@ -85,7 +85,7 @@ def main() -> None:
     )
     report = measure.Report("Throughput of the whole way", heads)
     with measure.scratch() as directory, Ports() as ports, ExitStack() as stack:
-        way = _Way(directory, ports, stack, Authorities.make(machines.TRUST_DOMAIN, datetime.now(UTC)))
+        way = Way(directory, ports, stack, Authorities.make(machines.TRUST_DOMAIN, datetime.now(UTC)))
         for protocol, ends in way.start().items():
             for connections in CONNECTIONS:
                 subjects = {name: partial(_load, *end, connections) for name, end in ends.items()}
@@ -125,7 +125,7 @@ def _latency(said: str, percent: int) -> float:
 
 
 @dataclass(frozen=True)
-class _Way:
+class Way:
     """Starts what is on the way; the stack ends it."""
 
     directory: Path
@@ -135,13 +135,8 @@ class _Way:
 
     def start(self) -> dict[Protocol, dict[str, tuple[int, measure.Running]]]:
         """For each protocol, where to send load: past the mesh and through each machine."""
-        application = self.ports.reserve()
-        direct = self._envoy("application", _application(application), application)
-        exports = [self._sidecar(service, application) for service in SERVICES.values()]
-        port = self.ports.reserve()
-        bootstrap = gateway.gateway_bootstrap("gateway", listen=port, exports=exports)
-        self._envoy("gateway", bootstrap, port, http=False)
-        ends = {protocol: {"direct": (application, direct)} for protocol in SERVICES}
+        application, port = self.mesh()
+        ends = {protocol: {"direct": application} for protocol in SERVICES}
         identity = machines.machine_identity(self.authorities)
         for name in (*STYLES, "Sidestep"):
             listens = {protocol: self.ports.reserve() for protocol in SERVICES}
@@ -149,6 +144,16 @@ class _Way:
             for protocol, listen in listens.items():
                 ends[protocol][name] = listen, envoy
         return ends
+
+    def mesh(self) -> tuple[tuple[int, measure.Running], int]:
+        """Starts application, sidecars and gateway; the application with its port, and the port of the gateway."""
+        application = self.ports.reserve()
+        direct = self._envoy("application", _application(application), application)
+        exports = [self._sidecar(service, application) for service in SERVICES.values()]
+        port = self.ports.reserve()
+        bootstrap = gateway.gateway_bootstrap("gateway", listen=port, exports=exports)
+        self._envoy("gateway", bootstrap, port, http=False)
+        return (application, direct), port
 
     def _sidecar(self, service: Service, application: int) -> gateway.Export:
         [port] = service.ports
