@@ -64,7 +64,7 @@ class Load:
     p99: float
     """Milliseconds, as the other."""
     cost: float = 0
-    """Microseconds of processor time that the machine's (or the application's) Envoy spends on a request, if counted."""
+    """Microseconds of processor time that the Envoy under load spends on a request; 0 where nobody counted."""
 
 
 def main() -> None:
