@@ -78,5 +78,14 @@ def _manifest(machine: Machine, files: dict[str, File]) -> Resource:
             {"listen": str(port.listen), "host": port.service.host, "port": port.number, "protocol": port.protocol}
             for port in machine.egress
         ],
+        "ingress": [
+            {
+                "port": port.number,
+                "protocol": port.protocol,
+                "listen": str(port.listen),
+                "application": str(port.application),
+            }
+            for port in machine.ingress
+        ],
         "sha256": {path: file.digest for path, file in files.items()},
     }

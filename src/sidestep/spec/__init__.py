@@ -4,6 +4,8 @@
 brings a workload together with the mesh that it names, ``load`` does all three and reports every problem at once.
 """
 
+from sidestep.spec.inbound import IngressPort
+from sidestep.spec.ingress import Ingress, Rule
 from sidestep.spec.load import Spec, load, schema
 from sidestep.spec.model import Gateway, Mesh, Port, Service, Workload
 from sidestep.spec.resolve import EgressPort, Machine
@@ -12,11 +14,14 @@ from sidestep.spec.scalars import Listen, Protocol
 __all__ = [
     "EgressPort",
     "Gateway",
+    "Ingress",
+    "IngressPort",
     "Listen",
     "Machine",
     "Mesh",
     "Port",
     "Protocol",
+    "Rule",
     "Service",
     "Spec",
     "Workload",

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from sidestep.spec.base import Model
+from sidestep.spec.ingress import Ingress
 from sidestep.spec.scalars import (
     Address,
     DnsName,
@@ -172,8 +173,16 @@ class WorkloadSpec(Model):
     """Name of the Mesh, where there are several."""
     machine: Name | None = None
     """Name of the machine (or group) that it runs on. Workloads of one machine cannot share a listen address."""
-    egress: Annotated[list[Egress], Field(min_length=1)]
+    egress: Annotated[list[Egress] | None, Field(min_length=1)] = None
     """The services that it calls."""
+    ingress: Annotated[list[Ingress] | None, Field(min_length=1)] = None
+    """Its own ports that the mesh may call."""
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        if not self.egress and not self.ingress:
+            raise not_allowed("neither calls nor is called", "egress, ingress or both")
+        return self
 
 
 class Mesh(Model):

@@ -10,7 +10,9 @@ from itertools import islice
 from typing import Final
 
 from sidestep.errors import Problem
+from sidestep.spec import inbound
 from sidestep.spec.documents import Document, Path, shown
+from sidestep.spec.inbound import IngressPort
 from sidestep.spec.model import Egress, Mesh, Port, Service, Workload
 from sidestep.spec.scalars import Listen, Protocol
 
@@ -36,6 +38,7 @@ class Machine:
     mesh: Mesh
     workload: Workload
     egress: tuple[EgressPort, ...]
+    ingress: tuple[IngressPort, ...] = ()
     roots: bytes = field(default=b"", repr=False)
     """The mesh's root certificates (PEM), where the document names a file of them."""
 
@@ -84,6 +87,24 @@ class Resolution:
     paths: list[Path] = field(default_factory=list)
     """For each of ``ports``, where in the document its egress stands."""
     problems: list[Problem] = field(default_factory=list)
+    ingress: list[IngressPort] = field(default_factory=list)
+    ingress_paths: list[Path] = field(default_factory=list)
+    """For each of ``ingress``, where in the document it stands."""
+
+    def take(self, workload: Workload, trust_domain: str) -> None:
+        """Resolves all that a workload calls, and all that it is called on."""
+        for index, egress in enumerate(workload.spec.egress or ()):
+            self.add(index, egress)
+        resolved = inbound.resolve(self.document, workload.spec.ingress or (), trust_domain)
+        self.ingress, self.ingress_paths, problems = resolved
+        self.problems += problems
+
+    def listens(self) -> Iterator[tuple[Listen, Path, str]]:
+        """Every address that its Envoy listens on, where in the document that stands, and what for."""
+        for port, path in zip(self.ports, self.paths, strict=True):
+            yield port.listen, path, f"{port.service.host}:{port.number}"
+        for served, path in zip(self.ingress, self.ingress_paths, strict=True):
+            yield served.listen, path, f"its own port {served.number}"
 
     def add(self, index: int, egress: Egress) -> None:
         """Resolves ``spec.egress[index]``."""
@@ -154,18 +175,35 @@ def _listing(names: Sequence[str]) -> str:
 
 
 def clashes(machines: Iterable[Sequence[tuple[Workload, Resolution]]]) -> Iterator[Problem]:
-    """Listen addresses that are taken twice, among the workloads of each machine."""
+    """Listen addresses that are taken twice, or by an application, among the workloads of each machine."""
     for workloads in machines:
         taken: dict[tuple[bool, int], dict[str, str]] = defaultdict(dict)
         for workload, resolution in workloads:
-            for port, path in zip(resolution.ports, resolution.paths, strict=True):
-                listen = port.listen
+            for listen, path, what in resolution.listens():
                 owners = taken[":" in listen.address, listen.port]
                 owner = _owner(owners, listen)
                 if owner:
                     yield _clash(resolution.document, path, listen, owner)
                 else:
-                    owners[listen.address] = f"{workload.metadata.name} for {port.service.host}:{port.number}"
+                    owners[listen.address] = f"{workload.metadata.name} for {what}"
+        for _, resolution in workloads:
+            yield from _applications_in_the_way(resolution, taken)
+
+
+def _applications_in_the_way(
+    resolution: Resolution, taken: Mapping[tuple[bool, int], Mapping[str, str]]
+) -> Iterator[Problem]:
+    for port, path in zip(resolution.ingress, resolution.ingress_paths, strict=True):
+        application = port.application
+        owner = _owner(taken.get((":" in application.address, application.port), {}), application)
+        if owner:
+            message = f"the application cannot have the address that Envoy listens on, for {owner}"
+            yield resolution.document.problem(
+                (*path, "application"),
+                message,
+                found=str(application),
+                allowed="another `application` address, or `listen` on another port",
+            )
 
 
 def _owner(owners: Mapping[str, str], listen: Listen) -> str | None:
