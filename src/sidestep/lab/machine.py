@@ -15,7 +15,7 @@ from sidestep.files import write_set
 from sidestep.lab.access_log import AccessLog
 from sidestep.lab.envoys import Runtime
 from sidestep.lab.mesh import Mesh
-from sidestep.lab.topology import Protocol, Service
+from sidestep.lab.topology import Protocol, Service, ServicePort
 from sidestep.pki.identity import Identity
 from sidestep.pki.spiffe import SpiffeId
 from sidestep.proxy.binary import Envoy
@@ -43,6 +43,24 @@ class Calls:
         return f"  - {{host: {host}, port: {self.port}{said}, listen: 127.0.0.1:{self.listen}}}"
 
 
+@dataclass(frozen=True)
+class Serves:
+    """One line of a machine's ingress: a port that the mesh calls, where Envoy listens, where the application does."""
+
+    port: ServicePort
+    listen: int
+    application: int
+    allow: str
+    """The principal that may call."""
+    more: str = ""
+    """Further fields, as in the document."""
+
+    def __str__(self) -> str:
+        addresses = f"listen: 127.0.0.1:{self.listen}, application: 127.0.0.1:{self.application}"
+        more = f", {self.more}" if self.more else ""
+        return f"  - {{port: {self.port.number}, protocol: {self.port.protocol}, {addresses}, allow: [{self.allow}]{more}}}"
+
+
 @dataclass
 class Machine:
     """An onboarded machine. Its directory holds ``spec/``, ``bundle/`` and ``logs/``."""
@@ -52,6 +70,7 @@ class Machine:
     mesh: Mesh
     envoy: Envoy
     egress: list[Calls]
+    ingress: tuple[Serves, ...] = ()
     process: Process = field(init=False)
 
     @property
@@ -96,6 +115,7 @@ class Machine:
 
     def _workload_document(self) -> str:
         lines = "\n".join(str(calls) for calls in self.egress)
+        lines += "\n  ingress:\n" + "\n".join(map(str, self.ingress)) if self.ingress else ""
         return f"""\
 apiVersion: sidestep/v1alpha1
 kind: Workload
@@ -140,10 +160,11 @@ async def start_machine(
     egress: Sequence[tuple[Service, int]],
     identity: Identity,
     edit: Edit | None = None,
+    ingress: Sequence[Serves] = (),
 ) -> AsyncIterator[Machine]:
-    """Onboards a machine that calls ``egress`` and runs its Envoy until the end of the block."""
+    """Onboards a machine that calls ``egress``, is called on ``ingress``, and runs its Envoy until the end of the block."""
     listens = [Calls(service, port, runtime.ports.reserve()) for service, port in egress]
-    machine = Machine(spiffe_id, directory, mesh, runtime.envoy, listens)
+    machine = Machine(spiffe_id, directory, mesh, runtime.envoy, listens, tuple(ingress))
     machine.render()
     machine.hold(identity)
     if edit:

@@ -49,7 +49,9 @@ def resolve(
         if application.is_unspecified:
             allowed = f"the address to call it on, such as 127.0.0.1:{application.port}"
             problems.append(
-                document.problem((*path, "application"), "is no address to call", found=str(application), allowed=allowed)
+                document.problem(
+                    (*path, "application"), "is no address to call", found=str(application), allowed=allowed
+                )
             )
         elif listen is None:
             message = f"Envoy cannot have the application's port, nor {each.port} + {_BESIDE}"

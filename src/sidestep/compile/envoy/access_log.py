@@ -46,7 +46,6 @@ def _to_stdout(fields: Resource) -> list[Resource]:
 
 _CALLER: Final[Resource] = {
     "downstream_peer_uri_san": "%DOWNSTREAM_PEER_URI_SAN%",
-    "requested_server_name": "%REQUESTED_SERVER_NAME%",
 }
 _REFUSED: Final[Resource] = {
     "start_time": "%START_TIME%",

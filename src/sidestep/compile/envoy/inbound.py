@@ -29,9 +29,7 @@ TCP_STAT_PREFIX: Final = "ingress_tcp"
 def ingress(machine: Machine, metadata: PeerMetadata) -> list[Resource]:
     """One listener for each port that the mesh may call, by address."""
     trust_domain = machine.mesh.spec.trust_domain
-    return [
-        _listener(port, trust_domain, metadata) for port in sorted(machine.ingress, key=lambda port: port.listen)
-    ]
+    return [_listener(port, trust_domain, metadata) for port in sorted(machine.ingress, key=lambda port: port.listen)]
 
 
 def _listener(port: IngressPort, trust_domain: str, metadata: PeerMetadata) -> Resource:
