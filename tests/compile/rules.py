@@ -246,7 +246,8 @@ def the_mesh_tells_nothing_of_itself(made: Made) -> None:
 
 
 def nothing_listens_where_the_spec_does_not_say(made: Made) -> None:
-    wanted = [tuple(port.listen) for port in (*made.machine.egress, *made.machine.ingress)]
+    listens = [*(port.listen for port in made.machine.egress), *(port.listen for port in made.machine.ingress)]
+    wanted = [tuple(listen) for listen in listens]
     addresses = [listener["address"]["socket_address"] for listener in made.all_listeners]
     assert sorted((address["address"], address["port_value"]) for address in addresses) == sorted(wanted)
     assert not any("additional_addresses" in listener for listener in made.all_listeners)

@@ -30,7 +30,8 @@ ADMITTED = "cluster.local/ns/strict/sa/open"
 BALANCER = "cluster.local/ns/edge/sa/load-balancer"
 BALANCED = 18443
 NAME = "billing.example.com"
-TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
+EXTENSIONS = "type.googleapis.com/envoy.extensions"
+TLS = f"{EXTENSIONS}.transport_sockets.tls.v3"
 
 
 @dataclass(frozen=True)
@@ -129,14 +130,14 @@ def _balancer(machines: list[str]) -> dict[str, Any]:
     }
     routes = [{"match": {"prefix": "/"}, "route": {"cluster": "machines"}}]
     manager = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": f"{EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "balancer",
         "use_remote_address": True,
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
         "http_filters": [
             {
                 "name": "router",
-                "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+                "typed_config": {"@type": f"{EXTENSIONS}.filters.http.router.v3.Router"},
             }
         ],
     }

@@ -83,11 +83,14 @@ def _signed(
     extension: x509.ExtensionType,
 ) -> x509.Certificate:
     now = datetime.now(UTC)
-    names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in (issuer, subject)]
     builder = x509.CertificateBuilder(
-        *names, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1)
+        _name(issuer), _name(subject), key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1)
     )
     return builder.add_extension(extension, critical=False).sign(by, hashes.SHA256())
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
 
 
 def spiffe_id(service_account: str, *, namespace: str = "vms", trust_domain: str = TRUST_DOMAIN) -> str:

@@ -58,7 +58,8 @@ class Serves:
     def __str__(self) -> str:
         addresses = f"listen: 127.0.0.1:{self.listen}, application: 127.0.0.1:{self.application}"
         more = f", {self.more}" if self.more else ""
-        return f"  - {{port: {self.port.number}, protocol: {self.port.protocol}, {addresses}, allow: [{self.allow}]{more}}}"
+        allow = f"allow: [{self.allow}]{more}"
+        return f"  - {{port: {self.port.number}, protocol: {self.port.protocol}, {addresses}, {allow}}}"
 
 
 @dataclass
@@ -162,7 +163,10 @@ async def start_machine(
     edit: Edit | None = None,
     ingress: Sequence[Serves] = (),
 ) -> AsyncIterator[Machine]:
-    """Onboards a machine that calls ``egress``, is called on ``ingress``, and runs its Envoy until the end of the block."""
+    """Onboards a machine that calls ``egress`` and is called on ``ingress``.
+
+    Its Envoy runs until the end of the block.
+    """
     listens = [Calls(service, port, runtime.ports.reserve()) for service, port in egress]
     machine = Machine(spiffe_id, directory, mesh, runtime.envoy, listens, tuple(ingress))
     machine.render()

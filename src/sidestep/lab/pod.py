@@ -1,7 +1,7 @@
 """A pod of the mesh that calls a machine: the outbound side of its sidecar, as istiod configures it for a ServiceEntry.
 
-In a pod, iptables redirects calls to one listener. The lab redirects nothing: each port of the machine has a listener of
-its own on loopback, for the pod's application to call.
+In a pod, iptables redirects calls to one listener. The lab redirects nothing: each port of the machine has a listener
+of its own on loopback, for the pod's application to call.
 """
 
 from __future__ import annotations

@@ -63,7 +63,10 @@ def serve_application(application: Application, name: str) -> AbstractAsyncConte
 
 @asynccontextmanager
 async def serve_http(name: str, port: int = 0) -> AsyncIterator[int]:
-    """An HTTP service, on a port or on any free one: ``/``, ``/echo``, ``/slow?ms=``, ``/status/<code>``, ``/stream``; WebSockets echo."""
+    """An HTTP service, on ``port`` or any free one.
+
+    It has ``/``, ``/echo``, ``/slow?ms=``, ``/status/<code>``, ``/stream``; WebSockets echo.
+    """
     stopping = asyncio.Event()
     with _listening_socket(port) as listener:
         port = int(listener.getsockname()[1])

@@ -22,9 +22,9 @@ from sidestep.lab.identities import Authorities
 from sidestep.lab.machine import Calls, Edit, Machine, start_machine
 from sidestep.lab.mesh import Mesh, start_mesh
 from sidestep.lab.pod import Outbound, Pod
-from sidestep.lab.serving import serve_applications
 from sidestep.lab.ports import Ports
 from sidestep.lab.scenarios import EGRESS, Call, Outcome, Scenario, Verdict
+from sidestep.lab.serving import serve_applications
 from sidestep.lab.topology import Service
 from sidestep.lab.watchdog import Watchdog
 from sidestep.pki.identity import Identity

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Self
 
 from pydantic import Field, model_validator
 
@@ -25,6 +25,13 @@ def _whole(most: int, what: str) -> Checked:
     return Checked(parse, allowed, {"type": "integer", "minimum": 1, "maximum": most})
 
 
+def _mode(value: object) -> str:
+    if type(value) is str and value in {"SIMPLE", "DISABLE"}:
+        return value
+    raise ValueError
+
+
+UnsafeTlsMode = Annotated[str, Checked(_mode, "SIMPLE or DISABLE", {"type": "string", "enum": ["SIMPLE", "DISABLE"]})]
 Seconds = Annotated[int, _whole(3600, " of seconds")]
 Count = Annotated[int, _whole(1000, "")]
 
@@ -137,7 +144,7 @@ class LoadBalancer(Model):
     """Where its connections come from, as CIDRs; nobody else gets as far as a handshake."""
     health_path: PlainPath = HEALTH_PATH
     """Path that Envoy itself answers to it: 200 while the application is well and Envoy is not draining, else 503."""
-    unsafe_tls_mode: Literal["SIMPLE", "DISABLE"] | None = None
+    unsafe_tls_mode: UnsafeTlsMode | None = None
     """Do without its client certificate: SIMPLE is TLS with the machine's certificate alone, DISABLE plain text."""
 
     @model_validator(mode="after")
@@ -192,7 +199,7 @@ class Ingress(Model):
             return self
         for name, value in (("rules", self.rules), ("loadBalancer", self.load_balancer)):
             if value is not None:
-                raise not_allowed(f"{name} are for HTTP", f"protocol HTTP, HTTP2 or GRPC, or no {name}")
+                raise not_allowed(f"only HTTP has {name}", f"protocol HTTP, HTTP2 or GRPC, or no {name}")
         return self
 
     @model_validator(mode="after")

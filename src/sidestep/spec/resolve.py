@@ -197,10 +197,9 @@ def _applications_in_the_way(
         application = port.application
         owner = _owner(taken.get((":" in application.address, application.port), {}), application)
         if owner:
-            message = f"the application cannot have the address that Envoy listens on, for {owner}"
             yield resolution.document.problem(
                 (*path, "application"),
-                message,
+                f"Envoy itself listens there: {owner}",
                 found=str(application),
                 allowed="another `application` address, or `listen` on another port",
             )
