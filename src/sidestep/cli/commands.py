@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from sidestep import __version__
-from sidestep.cli.terminal import EXIT_CODES, Terminal
+from sidestep.cli.terminal import EXIT_CODES, ReaderGone, Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +17,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "lab": "Start a mini mesh of real Envoys here and watch a machine call it.",
     "validate": "Check documents and show what they mean.",
     "render": "Write each workload's bundle: an ordinary Envoy directory.",
+    "env": "Print the variables by which applications find a bundle's services.",
+    "exec": "Run a command that finds a bundle's services.",
     "ca": "A certificate authority for the mesh and for machines.",
     "schema": "Print the JSON Schema of the documents, for editors.",
     "completion": "Print the shell's completion script.",
@@ -34,6 +36,12 @@ class _LazyGroup(click.Group):
             return None
         command: click.Command = getattr(import_module(f"sidestep.cli.{name}"), name)
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderGone from error
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -44,8 +44,7 @@ def _for_people(terminal: Terminal, spec: Spec) -> None:
         mesh = machine.mesh.metadata.name
         if machine.egress:
             terminal.say(f"{metadata.name} is {machine.identity} and calls mesh {mesh}:")
-            rows = [[str(port.listen), f"{port.service.host}:{port.number}", port.protocol] for port in machine.egress]
-            terminal.table(["LISTENS ON", "FOR", "PROTOCOL"], rows)
+            terminal.table(["LISTENS ON", "FOR", "PROTOCOL"], _calls(machine))
             terminal.say()
         if machine.ingress:
             terminal.say(f"{metadata.name} is {machine.identity} and is called by mesh {mesh}:")
@@ -60,6 +59,14 @@ def _for_people(terminal: Terminal, spec: Spec) -> None:
     terminal.say("ok: " + ", ".join(f"{count:,} {one if count == 1 else many}" for count, one, many in counts))
 
 
+def _calls(machine: Machine) -> list[list[str]]:
+    proxy = machine.workload.spec.proxy
+    rows = [
+        [port.address or "(by name)", f"{port.service.host}:{port.number}", port.protocol] for port in machine.egress
+    ]
+    return [*rows, *([[str(proxy.listen), "each of them by name", "HTTP proxy"]] if proxy else [])]
+
+
 def _served(port: IngressPort) -> list[str]:
     balancer = port.spec.load_balancer
     callers = port.spec.allow or [f"whoever is at {source}" for source in (balancer.sources if balancer else ())]
@@ -69,7 +76,7 @@ def _served(port: IngressPort) -> list[str]:
 def _for_programs(machine: Machine) -> dict[str, object]:
     metadata = machine.workload.metadata
     egress = [
-        {"listen": str(port.listen), "host": port.service.host, "port": port.number, "protocol": port.protocol}
+        {"listen": port.address, "host": port.service.host, "port": port.number, "protocol": port.protocol}
         for port in machine.egress
     ]
     mesh = machine.mesh.metadata.name
@@ -89,4 +96,5 @@ def _for_programs(machine: Machine) -> dict[str, object]:
             }
             for port in machine.ingress
         ],
+        "proxy": str(machine.workload.spec.proxy.listen) if machine.workload.spec.proxy else None,
     }

@@ -8,8 +8,10 @@ from sidestep.spec.inbound import IngressPort
 from sidestep.spec.ingress import Ingress, Rule
 from sidestep.spec.load import Spec, load, schema
 from sidestep.spec.model import Gateway, Mesh, Port, Service, Workload
+from sidestep.spec.proxy import Proxy
 from sidestep.spec.resolve import EgressPort, Machine
 from sidestep.spec.scalars import Listen, Protocol
+from sidestep.spec.sockets import LocalAddress, UnixSocket
 
 __all__ = [
     "EgressPort",
@@ -17,13 +19,16 @@ __all__ = [
     "Ingress",
     "IngressPort",
     "Listen",
+    "LocalAddress",
     "Machine",
     "Mesh",
     "Port",
     "Protocol",
+    "Proxy",
     "Rule",
     "Service",
     "Spec",
+    "UnixSocket",
     "Workload",
     "load",
     "schema",

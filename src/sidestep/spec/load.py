@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from sidestep.errors import CertificateError, Problem, SpecError
-from sidestep.spec import inbound
+from sidestep.spec import inbound, proxy
 from sidestep.spec.documents import MAX_BYTES, Document, Path, printable, read, shown
 from sidestep.spec.model import API_VERSION, AnyWorkload, Mesh, Workload
 from sidestep.spec.resolve import Machine, Resolution, Services, clashes
@@ -111,6 +111,7 @@ class _Loader:
             resolution = Resolution(document, services[name])
             resolution.take(workload, self._meshes[name][1].spec.trust_domain)
             self._problems += resolution.problems
+            self._problems += proxy.problems(document, workload.spec)
             together[workload.spec.machine].append((workload, resolution))
             mesh, egress, ingress = self._meshes[name][1], tuple(resolution.ports), tuple(resolution.ingress)
             machines.append(Machine(mesh, workload, egress, ingress, roots[name]))
@@ -270,7 +271,7 @@ def _warnings(machines: Iterable[Machine]) -> Iterator[str]:
     for machine in machines:
         name = machine.workload.metadata.name
         for port in machine.egress:
-            if not port.listen.is_loopback:
+            if port.listen and not port.listen.is_loopback:
                 yield f"{name}: whoever reaches {port.listen} calls {port.service.host} as {machine.identity}"
         yield from inbound.warnings(name, machine.ingress, machine.mesh.spec.trust_domain)
     for service in {port.service.host: port.service for machine in machines for port in machine.egress}.values():
