@@ -84,7 +84,7 @@ def _fields(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
 
 
 def _joined(path: str, name: str, field: FieldInfo) -> str:
-    several = "[]" if get_origin(field.annotation) is list else ""
+    several = "[]" if _is_list(field.annotation) else ""
     return f"{path}{'.' if ' ' in path else ' '}{name}{several}"
 
 
@@ -108,7 +108,7 @@ def _kind(name: str, field: FieldInfo, path: str) -> str:
         return f"{'list of objects' if joined.endswith('[]') else 'object'}: [{shown}](#{_anchor(joined)})"
     if get_origin(annotation) is Literal:
         return f"`{get_args(annotation)[0]}`"
-    if get_origin(annotation) is list:
+    if _is_list(annotation):
         return "list of text"
     if get_origin(annotation) is dict:
         return "text to text"
@@ -118,6 +118,11 @@ def _kind(name: str, field: FieldInfo, path: str) -> str:
 def _anchor(heading: str) -> str:
     """The anchor that forges give a heading."""
     return "".join(c for c in heading.lower().replace(" ", "-") if c.isalnum() or c in "-_")
+
+
+def _is_list(annotation: object) -> bool:
+    """Whether it is a list, or may be one where it is there at all."""
+    return any(get_origin(each) is list for each in _alternatives(annotation))
 
 
 def _alternatives(annotation: object) -> list[object]:

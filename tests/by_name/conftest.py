@@ -53,7 +53,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
                 said.append(line)
                 if "Ctrl-C" in line:
                     break
-            assert "1 of 1 as they must be\n" in said, "".join(said)
+            assert "1 of 1 scenarios are as they must be\n" in said, "".join(said)
             yield Machine(directory)
         finally:
             lab.terminate()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from sidestep import __version__
-from sidestep.cli.terminal import EXIT_CODES, ReaderGone, Terminal
+from sidestep.cli.terminal import EXIT_CODES, Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,12 +36,6 @@ class _LazyGroup(click.Group):
             return None
         command: click.Command = getattr(import_module(f"sidestep.cli.{name}"), name)
         return command
-
-    def invoke(self, ctx: click.Context) -> object:
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError as error:
-            raise ReaderGone from error
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -37,10 +37,6 @@ EXIT_CODES: Final[Mapping[int, str]] = {
 _SHOWN_ROWS: Final = 40
 
 
-class ReaderGone(Exception):
-    """Nobody reads the output any more. (To click, a `BrokenPipeError` is an answer of 1.)"""
-
-
 class Terminal:
     """Where a command prints. Standard output is for results, standard error for everything about them."""
 
@@ -109,11 +105,8 @@ class Terminal:
         if isinstance(error, (click.Abort, KeyboardInterrupt)):
             self.remark("interrupted")
             return 130
-        if isinstance(error, ReaderGone):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
         if isinstance(error, SystemExit):
-            return error.code if isinstance(error.code, int) else 1
+            return _exit_code(error)
         return self._ours(error) if isinstance(error, SidestepError) else self._bug(error)
 
     def _misused(self, error: click.ClickException) -> int:
@@ -153,6 +146,11 @@ class Terminal:
     def _answer_error(self, message: str, hint: str, exit_code: int, problems: Sequence[object] = ()) -> None:
         details = {"message": message, "hint": hint, "problems": problems, "exit_code": exit_code}
         self.answer({"ok": False, "error": details})
+
+
+def _exit_code(end: SystemExit) -> int:
+    """Click ends with 1 at a broken pipe, having seen to that nothing more is written; no command of ours does."""
+    return end.code if isinstance(end.code, int) and end.code != 1 else 141
 
 
 def _asks_for_json(error: click.ClickException, arguments: Sequence[str]) -> bool:
