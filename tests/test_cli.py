@@ -260,6 +260,8 @@ def test_answers_of_programs_are_json(tmp_path: Path) -> None:
                         "protocol": "HTTP",
                     }
                 ],
+                "ingress": [],
+                "proxy": None,
             }
         ],
     }

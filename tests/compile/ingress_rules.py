@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from tests.compile.rules import HTTP, TCP
+from tests.compile.rules import HTTP, TCP, is_included
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -190,7 +190,13 @@ def an_unwell_application_is_not_called(made: Made) -> None:
         assert ("health_checks" in cluster) == (port.spec.health_check is not None)
         for check in cluster.get("health_checks", []):
             assert check["no_traffic_interval"] == check["interval"], "a minute by default"
-            assert cluster["common_lb_config"]["healthy_panic_threshold"] == {"value": 0}
+            assert cluster["common_lb_config"] == {
+                "healthy_panic_threshold": {"value": 0},
+                "update_merge_window": "0s",
+            }
+    patterns = made.bootstrap["stats_config"]["stats_matcher"]["inclusion_list"]["patterns"]
+    for statistic in ("membership_healthy", "membership_total"):
+        assert is_included(f"cluster.inbound|8080||.{statistic}", patterns), "the answer to a load balancer needs it"
 
 
 def who_was_kept_out_is_logged(made: Made) -> None:

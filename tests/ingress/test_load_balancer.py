@@ -126,7 +126,7 @@ def test_whoever_calls_from_elsewhere_gets_no_answer(balanced: Balanced, mode: s
 @MODES
 def test_health_is_the_applications(balanced: Balanced, mode: str) -> None:
     eventually("it is not well", lambda: balanced.get(mode, "/healthz/ready")[0] == 503)
-    assert balanced.get(mode) == (503, "no healthy upstream")
+    eventually("no call goes there", lambda: balanced.get(mode) == (503, "no healthy upstream"), seconds=0.5)
     with application(balanced.own):
         eventually("it is well", lambda: balanced.get(mode, "/healthz/ready")[0] == 200)
     eventually("it is not well again", lambda: balanced.get(mode, "/healthz/ready")[0] == 503)

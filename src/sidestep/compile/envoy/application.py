@@ -61,8 +61,7 @@ def _health(port: IngressPort, check: HealthCheck) -> Resource:
     }
     return {
         "health_checks": [probe],
-        # Envoy calls an unhealthy host all the same where more than half are unhealthy, and here that is the only one.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "common_lb_config": _AT_ONCE,
         # Connections that stay open would hold callers at an application that is not well.
         "close_connections_on_host_health_failure": True,
     }
@@ -88,6 +87,12 @@ def _probe(port: IngressPort, check: HealthCheck) -> Resource:
     }
 
 
+_AT_ONCE: Final[Resource] = {
+    # Envoy calls an unhealthy host all the same where more than half are unhealthy, and here that is the only one.
+    "healthy_panic_threshold": {"value": 0},
+    # By default it takes up to a second until requests follow a change of health.
+    "update_merge_window": "0s",
+}
 _THRESHOLDS: Final[Resource] = {
     "max_connections": _UNLIMITED,
     "max_pending_requests": _UNLIMITED,

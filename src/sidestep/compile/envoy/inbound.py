@@ -142,7 +142,10 @@ def _path_handling(port: IngressPort) -> Resource:
 
 
 def _health(port: IngressPort, balancer: LoadBalancer | None) -> Sequence[Resource]:
-    """What a load balancer asks: answered by Envoy itself, by the application's health and its own."""
+    """What a load balancer asks: answered by Envoy itself, by the application's health and its own.
+
+    Envoy takes the former from the statistics ``membership_healthy`` and ``membership_total``, which must be kept.
+    """
     if balancer is None:
         return []
     path, _, _ = balancer.health_path.partition("?")
