@@ -8,6 +8,7 @@ from sidestep.spec.load import Spec, load, schema
 from sidestep.spec.model import Gateway, Mesh, Port, Service, Workload
 from sidestep.spec.resolve import EgressPort, Machine
 from sidestep.spec.scalars import Listen, Protocol
+from sidestep.spec.transcode import Transcode, Transcoding
 
 __all__ = [
     "EgressPort",
@@ -19,6 +20,8 @@ __all__ = [
     "Protocol",
     "Service",
     "Spec",
+    "Transcode",
+    "Transcoding",
     "Workload",
     "load",
     "schema",

@@ -25,6 +25,7 @@ from sidestep.spec.scalars import (
     TrustDomain,
     not_allowed,
 )
+from sidestep.spec.transcode import Transcode
 
 API_VERSION: Final = "sidestep/v1alpha1"
 MAX_SNI: Final = 255
@@ -161,6 +162,8 @@ class Egress(Model):
     """What to speak on a port that the Mesh lists without a protocol."""
     listen: ListenAddress | None = None
     """Local address for the application to call; 127.0.0.1 and the service's port number unless said otherwise."""
+    transcode: Transcode | None = None
+    """REST for a gRPC service: JSON over HTTP beside native gRPC, on the same address."""
 
 
 class WorkloadSpec(Model):

@@ -13,6 +13,7 @@ from sidestep.errors import Problem
 from sidestep.spec.documents import Document, Path, shown
 from sidestep.spec.model import Egress, Mesh, Port, Service, Workload
 from sidestep.spec.scalars import Listen, Protocol
+from sidestep.spec.transcode import Transcoding
 
 _COMPARISONS: Final = 200_000
 
@@ -27,6 +28,8 @@ class EgressPort:
     declared: bool
     """Whether Istio was told the protocol; where not, it detects it on every connection."""
     listen: Listen
+    transcoding: Transcoding | None = None
+    """REST beside native gRPC, where the document asks for it."""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 from sidestep.compile.envoy.resources import cluster_name, extension
 
 if TYPE_CHECKING:
-    from sidestep.compile.envoy.resources import Json, Resource
+    from sidestep.compile.envoy.resources import Resource
     from sidestep.spec import EgressPort
 
 
-def to_service(port: EgressPort, *, several_gateways: bool) -> list[Json]:
+def to_service(port: EgressPort, *, several_gateways: bool) -> list[Resource]:
     """The routes of a virtual host that stands for one port of a service."""
     idempotent, other = _RETRIES[several_gateways]
     action: Resource = {
