@@ -24,7 +24,7 @@ from sidestep import spec as documents
 from sidestep.compile import Plan, compile_machine
 from sidestep.descriptors.protoc import compile_protos
 from sidestep.errors import OutputError, Problem, SpecError
-from sidestep.files import STAGING, FileTree, put_in_place, staged, translated
+from sidestep.files import FileTree, exclusive, put_in_place, staged, translated
 from sidestep.outputs import envoy
 
 if TYPE_CHECKING:
@@ -114,14 +114,15 @@ class Bundle:
         If anything fails, what was there stays whole. With ``force`` other people's files of the same names are
         replaced too; with None for ``validate`` no Envoy is asked. Raises `OutputError` and what ``validate`` raises.
         """
-        present = _Present.read(directory)
-        if not force:
-            present.check(self)
-        changed, kept = present.compare(self.tree)
-        with staged(self.tree, directory) as staging:
-            if validate:
-                self._submit(staging, validate)
-            put_in_place(staging, directory, changed)
+        with exclusive(directory):
+            present = _Present.read(directory)
+            if not force:
+                present.check(self)
+            changed, kept = present.compare(self.tree)
+            with staged(self.tree, directory) as staging:
+                if validate:
+                    self._submit(staging, validate)
+                put_in_place(staging, directory, changed)
         return Installed(directory, present.manifest is None, tuple(changed), tuple(kept))
 
     def _submit(self, staging: Path, validate: Validate) -> None:
@@ -151,8 +152,7 @@ class _Present:
     def check(self, bundle: Bundle) -> None:
         """Raises `OutputError` where something would be overwritten that is not ours."""
         if self.manifest is None:
-            ours = {"certs", STAGING} | (set(bundle.tree.files) | {"sds"} if STAGING in self.entries else set())
-            foreign = sorted(self.entries - ours)
+            foreign = sorted(self.entries - {"certs"})
             reason = f"holds {', '.join(foreign[:5])}, and no bundle" if foreign else ""
         elif self.manifest.get("workload") != (workload := bundle.workload):
             reason = f"holds the bundle of another workload, not of {workload['namespace']}/{workload['name']}"

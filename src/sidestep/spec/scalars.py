@@ -159,7 +159,7 @@ _ACCOUNT = _text(
     "a Kubernetes name: lower-case letters, digits, '-' and '.', at most 253 characters",
     253,
 )
-_TRUST_DOMAIN_PATTERN = r"[a-z0-9._-]{1,255}"
+_TRUST_DOMAIN_PATTERN = r"(?![^/]{256})[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
 _SPIFFE_ID = _text(
     rf"spiffe://{_TRUST_DOMAIN_PATTERN}/ns/{_LABEL}/sa/{_LABEL}(?:\.{_LABEL})*",
     "spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT",
