@@ -112,12 +112,13 @@ def _verb_and_path(method: MethodDescriptor, rule: HttpRule) -> tuple[str, str]:
 
 def _check_variable(method: MethodDescriptor, name: str) -> None:
     message: Descriptor | None = method.input_type
+    repeated = False
     for step in name.split("."):
         found = message.fields_by_name.get(step) if message is not None else None
         if found is None:
             _no_field(method, message or method.input_type, name)
-        message = found.message_type
-    if message is not None or found.is_repeated:
+        message, repeated = found.message_type, repeated or found.is_repeated
+    if message is not None or repeated:
         raise Unusable(f"{method.full_name} binds a path to a field that is no single value", found=name)
 
 

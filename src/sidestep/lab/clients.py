@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DEADLINE = 10.0
 """Seconds that one call may take."""
-_CHANNEL_OPTIONS = (
+CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),
@@ -154,7 +154,7 @@ async def _grpc(
 ) -> Answer:
     async def attempt() -> Answer:
         try:
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=_CHANNEL_OPTIONS) as channel:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=CHANNEL_OPTIONS) as channel:
                 replies = [reply.decode() for reply in await call(channel)]
         except grpc.aio.AioRpcError as error:
             return Answer(ok=False, status=error.code().name, error=error.details() or "")
