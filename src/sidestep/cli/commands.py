@@ -18,6 +18,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "validate": "Check documents and show what they mean.",
     "render": "Write each workload's bundle: an ordinary Envoy directory.",
     "ca": "A certificate authority for the mesh and for machines.",
+    "transcode": "REST for gRPC services: see the routes, write OpenAPI, ask a server for its descriptors.",
     "schema": "Print the JSON Schema of the documents, for editors.",
     "completion": "Print the shell's completion script.",
 }

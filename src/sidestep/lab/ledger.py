@@ -86,32 +86,32 @@ def _serialized(reply: Message) -> bytes:
 class Ledger:
     """The service. It holds one entry, ``1``, in every account."""
 
-    async def post(self, request: Any, context: Context) -> Message:  # noqa: ANN401
+    async def post(self, request: Any, context: Context) -> Any:  # noqa: ANN401
         """Gives the entry back as it would be booked."""
         entry = message("Entry", seen_by=_caller(context))
         entry.MergeFrom(request.entry)
         entry.id, entry.account = "2", request.account
         return entry
 
-    async def get_entry(self, request: Any, context: Context) -> Message:  # noqa: ANN401
+    async def get_entry(self, request: Any, context: Context) -> Any:  # noqa: ANN401
         """Entry ``1``; NOT_FOUND for any other."""
         if request.id != "1":
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no such entry: {request.id}")
         return _entry("1", request.account, context)
 
-    async def watch(self, request: Any, context: Context) -> AsyncIterator[Message]:  # noqa: ANN401
+    async def watch(self, request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401
         """As many entries as were asked for, or fewer and then UNAVAILABLE."""
         for number in range(1, (request.count or 3) + 1):
             if request.fail_after and number > request.fail_after:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the ledger is closing")
             yield _entry(str(number), request.account, context)
 
-    async def balance(self, request: Any, _context: Context) -> Message:  # noqa: ANN401
+    async def balance(self, request: Any, _context: Context) -> Any:  # noqa: ANN401
         """What the one entry comes to."""
         return message("BalanceReply", account=request.account, cents=_FIRST_CENTS)
 
 
-def _entry(number: str, account: str, context: Context) -> Message:
+def _entry(number: str, account: str, context: Context) -> Any:  # noqa: ANN401
     return message("Entry", id=number, account=account, cents=_FIRST_CENTS, kind=1, seen_by=_caller(context))
 
 

@@ -17,15 +17,14 @@ if TYPE_CHECKING:
 
 async def watch(port: int, *, fail_after: int = 0) -> Answer:
     """Three entries of an account, or as many as come before the failure that was asked for."""
-    watched, entries = ledger.method("Watch"), []
+    watched = ledger.method("Watch")
     request = ledger.message("WatchRequest", account="a", count=3, fail_after=fail_after)
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=CHANNEL_OPTIONS) as channel:
             call: grpc.aio.UnaryStreamMultiCallable[Message, Any] = channel.unary_stream(
                 f"/{ledger.LEDGER}/Watch", _serialized, GetMessageClass(watched.output_type).FromString
             )
-            async for entry in call(request, timeout=DEADLINE):
-                entries.append(entry)
+            entries = [entry async for entry in call(request, timeout=DEADLINE)]
     except grpc.aio.AioRpcError as error:
         return Answer(ok=False, status=error.code().name, error=error.details() or "")
     text = f"entries {', '.join(entry.id for entry in entries)}"

@@ -6,11 +6,17 @@ refusal is the same call as one that passes, but for the one thing that is wrong
 
 from typing import Final
 
-from sidestep.lab.scenarios import calls, changes, impostors, policy
+from sidestep.lab.scenarios import calls, changes, impostors, policy, transcoding
 from sidestep.lab.scenarios.scenario import Call, Outcome, Scenario, Verdict
 
 __all__ = ["EGRESS", "SCENARIOS", "Call", "Outcome", "Scenario", "Verdict"]
 
-SCENARIOS: Final = (*calls.SCENARIOS, *changes.SCENARIOS, *policy.SCENARIOS, *impostors.SCENARIOS)
-EGRESS: Final = tuple(dict.fromkeys((*calls.EGRESS, *policy.EGRESS)))
+SCENARIOS: Final = (
+    *calls.SCENARIOS,
+    *changes.SCENARIOS,
+    *policy.SCENARIOS,
+    *transcoding.SCENARIOS,
+    *impostors.SCENARIOS,
+)
+EGRESS: Final = tuple(dict.fromkeys((*calls.EGRESS, *policy.EGRESS, *transcoding.EGRESS)))
 """The ports of services that the lab's machine calls."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from sidestep.lab import clients, ledger_client, sample
+from sidestep.descriptors import reflection, sets
+from sidestep.errors import Unfulfilled
+from sidestep.lab import clients, ledger, ledger_client, sample
 from sidestep.lab.scenarios.scenario import Call, Outcome, Scenario, Verdict, not_refused, without_failure
 
 if TYPE_CHECKING:
@@ -78,6 +81,26 @@ async def denied_by_policy(lab: Lab) -> Outcome:
     return Outcome(Verdict.DENY, ok=True, detail=f"{answer.status} {answer.text.strip()}")
 
 
+async def reflected(lab: Lab) -> Outcome:
+    """The server tells its descriptors through the tunnel, and they are those that the spec names."""
+    port = lab.machine.listen(sample.LEDGER, _PORT)
+    told = sets.read(await asyncio.to_thread(reflection.ask, f"127.0.0.1:{port}"))
+    fine = told.services.keys() == ledger.descriptors().services.keys() and told.files == ledger.descriptors().files
+    return without_failure(fine, f"{len(told.files)} files, with {', '.join(told.services)}")
+
+
+async def reflection_denied(lab: Lab) -> Outcome:
+    """A service that admits others does not tell the machine what it offers."""
+    port = lab.machine.listen(sample.PAYROLL, _PORT)
+    marks = lab.marks(sample.PAYROLL)
+    try:
+        await asyncio.to_thread(reflection.ask, f"127.0.0.1:{port}")
+    except Unfulfilled as error:
+        seen = await marks.sidecar(lambda entry: entry.refusal.startswith("rbac_access_denied"))
+        return Outcome(Verdict.DENY, ok=seen is not None, detail=str(error))
+    return Outcome(Verdict.ALLOW, ok=False, detail="the service told its descriptors")
+
+
 async def broken_stream(lab: Lab) -> Outcome:
     """A stream that fails midway ends in an error at the client, over HTTP/1.1 and HTTP/2; never like a whole one."""
     path = "/v1/accounts/a:watch?fail_after=2"
@@ -96,7 +119,6 @@ ANSWERED: Final[Mapping[str, tuple[str, Callable[[int], Awaitable[Answer]], Mapp
     "rest-auto-mapped": ("REST to a gRPC method without annotation", _balance, {"account": "a"}),
     "rest-stream": ("a gRPC stream as REST, one object a line", _watch, {"account": "a", "kind": "CREDIT"}),
 }
-_FOUND_NONE: Final = '{"code":5,"message":"no such entry: 7","details":[]}'
 REFUSED: Final[Mapping[str, tuple[str, str, str, str]]] = {
     "rest-not-found": ("NOT_FOUND as REST", "/v1/accounts/a/entries/7", "404", "no such entry: 7"),
     "rest-unknown-method": ("REST to a path of no method", "/v2/nothing", "404", "Could not resolve /v2/nothing"),
@@ -107,11 +129,13 @@ SCENARIOS: Final = (
         Scenario(name, Verdict.ALLOW, title, partial(answered, client, wanted))
         for name, (title, client, wanted) in ANSWERED.items()
     ),
+    Scenario("grpc-reflection", Verdict.ALLOW, "descriptors by server reflection", reflected),
     Scenario("rest-beside-grpc", Verdict.ALLOW, "native gRPC on the same address as REST", native),
     *(
         Scenario(name, Verdict.DENY, title, partial(refused, path, status, said, clients.http1))
         for name, (title, path, status, said) in REFUSED.items()
     ),
+    Scenario("grpc-reflection-denied", Verdict.DENY, "reflection of a service that admits others", reflection_denied),
     Scenario("rest-no-policy", Verdict.DENY, "REST to a gRPC service that admits others", denied_by_policy),
     Scenario("rest-stream-fails", Verdict.DENY, "a gRPC stream as REST that fails midway", broken_stream),
 )
