@@ -42,14 +42,14 @@ def filters(transcoding: Transcoding | None) -> list[Json]:
 def routes(transcoding: Transcoding | None, to_service: Sequence[Mapping[str, Json]]) -> list[Json]:
     """The routes of a service, with one more before them for REST calls.
 
-    All are POST by now. The gRPC-Web filter asks for compressed messages, which the transcoder cannot read.
+    All are POST by now. The transcoder cannot read compressed messages, and the gRPC-Web filter asks for them.
     """
     if transcoding is None:
         return [*to_service]
     rest: Resource = {
         **to_service[-1],
         "match": {"prefix": "/", "headers": [{"name": ORIGINAL_PATH, "present_match": True}]},
-        "request_headers_to_remove": ["grpc-accept-encoding"],
+        "request_headers_to_add": [_UNCOMPRESSED],
     }
     return [rest, *to_service]
 
@@ -85,6 +85,10 @@ def _guard(streams: Sequence[str]) -> Resource:
 
 
 _GRPC_WEB: Final = extension("envoy.filters.http.grpc_web", "filters.http.grpc_web.v3.GrpcWeb")
+_UNCOMPRESSED: Final[Resource] = {
+    "header": {"key": "grpc-accept-encoding", "value": "identity"},
+    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+}
 # A frame is five bytes (flags, length) and its content; the flag 0x80 marks the trailers (gRPC-Web protocol). Only the
 # five bytes of each are looked at, and may come in pieces.
 _GUARD: Final = """
