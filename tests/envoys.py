@@ -73,10 +73,9 @@ class Running:
         return json.loads(self._admin.request(path).body)
 
     def listeners(self) -> dict[str, tuple[str, int]]:
-        """Every listener that is open: name, and address and port really bound."""
+        """Every listener that is open: name, and address and port really bound (of a socket its path, and 0)."""
         statuses = self.get("/listeners?format=json").get("listener_statuses", [])
-        addresses = {status["name"]: status["local_address"]["socket_address"] for status in statuses}
-        return {name: (address["address"], address["port_value"]) for name, address in addresses.items()}
+        return {status["name"]: _bound(status["local_address"]) for status in statuses}
 
     def stats(self, pattern: str = "") -> dict[str, int]:
         """Counters and gauges whose name matches ``pattern``."""
@@ -98,6 +97,12 @@ class Running:
             return self._admin.request(path).body
         except EnvoyStopped:  # the socket is there a moment before anybody listens
             return b""
+
+
+def _bound(address: Any) -> tuple[str, int]:
+    if "pipe" in address:
+        return address["pipe"]["path"], 0
+    return address["socket_address"]["address"], address["socket_address"]["port_value"]
 
 
 @contextmanager

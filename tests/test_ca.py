@@ -10,6 +10,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import sidestep
 from sidestep import ca
 from sidestep.errors import OutputError
-from sidestep.files import STAGING
 from sidestep.files.writing import give
 from sidestep.pki.authority import Authority
 from sidestep.pki.identity import Identity
@@ -204,19 +205,24 @@ def test_init_fills_an_empty_directory_and_leaves_nothing_beside_it(tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["ca"]
 
 
+INTERRUPTED = """
+import os, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from sidestep import ca
+Path.replace = lambda *_: os._exit(9)
+ca.init(Path(sys.argv[1]), datetime.now(UTC))
+"""
+
+
 def test_init_that_was_interrupted_is_made_anew(tmp_path: Path) -> None:
-    """What it left was never anybody's; but a CA that was complete is never replaced."""
-    directory = tmp_path / "ca"
-    run("init", directory)
-    complete = tree(directory)
-    (directory / STAGING).mkdir()
-    assert "already" in run("init", directory)
-    assert tree(directory) == complete
-    (directory / "machines" / "ca-key.pem").unlink()
-    assert "Made" in run("init", directory)
-    assert not (directory / STAGING).exists()
-    assert tree(directory) != complete
-    run("issue", directory, tmp_path / "certs", "--id", BILLING)
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "ca")]
+    environment = os.environ | {"PYTHONPATH": str(Path(sidestep.__file__).parents[1])}
+    assert subprocess.run(command, env=environment, check=False).returncode == 9
+    assert any((tmp_path / "ca").iterdir())
+    assert "Made" in run("init", tmp_path / "ca")
+    run("issue", tmp_path / "ca", tmp_path / "certs", "--id", BILLING)
+    assert {path.name for path in (tmp_path / "ca").iterdir()} == {"root", "mesh", "machines"}
 
 
 def test_init_that_fails_leaves_no_half_a_ca(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +230,7 @@ def test_init_that_fails_leaves_no_half_a_ca(tmp_path: Path, monkeypatch: pytest
     rename = Path.replace
 
     def failing(self: Path, target: Path) -> Path:
-        if self.parents[1].name == STAGING and next(renames, None) is None:
+        if self.parents[1].name.startswith(".sidestep") and next(renames, None) is None:
             raise OSError(28, "No space left on device")
         return rename(self, target)
 

@@ -57,8 +57,10 @@ class Desk:
     def type(self, line: Typed) -> None:
         """Does what the line says, or checks it where doing it would change this machine."""
         command = line.command
-        if installs := re.fullmatch(r"pip install 'sidestep\[(\w+)\]'", command):
+        if installs := re.fullmatch(r"pip install (?:-e )?'(?:sidestep|\.)\[(\w+)\]'", command):
             assert f"\n{installs[1]} = " in _section("project.optional-dependencies")
+        elif measured := re.match(r"python (bench/\w+\.py)", command):
+            assert (ROOT / measured[1]).is_file()
         elif developed := re.match(r"python3 dev\.py (\w+)", command):
             assert re.search(rf"^  {developed[1]} ", _developing(), re.MULTILINE)
         elif started := re.fullmatch(r"(?:cd (\S+) && )?envoy -c envoy\.json(.*)", command):

@@ -11,21 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
 
 import orjson
 
 from sidestep.errors import CertificateError, OutputError
-from sidestep.files import STAGING, File, FileTree, put_in_place, staged, write_set
-from sidestep.files.writing import translated
+from sidestep.files import File, FileTree, exclusive, put_in_place, staged, translated, write_set
 from sidestep.pki import identity as identities
 from sidestep.pki.authority import CA_FILES, KEY_FILE, LEAF_LIFETIME, ROOTS_FILE, Authority
 from sidestep.pki.identity import Identity
 from sidestep.pki.spiffe import SpiffeId, check_trust_domain
 
 _ROOT, _MESH, _MACHINES = "root", "mesh", "machines"
-_LAST: Final = f"{_MACHINES}/{KEY_FILE}"
-"""The file that is put in place last: a CA that has it is complete, or was."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +72,13 @@ def init(
     as a CA for other trust domains, or cannot be written.
     """
     domains = (check_trust_domain(trust_domain), check_trust_domain(machines_trust_domain or trust_domain))
-    with translated(directory):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        created = _is_vacant(directory)
-    if created:
-        tree = _tree(now, *domains)
-        with staged(tree, directory) as staging:
-            put_in_place(staging, directory, sorted(tree.files, key=_LAST.__eq__))
-    else:
-        _check_same(directory, domains, now)
+    with exclusive(directory):
+        with translated(directory):
+            created = not any(directory.iterdir())
+        if created:
+            _put(_tree(now, *domains), directory)
+        else:
+            _check_same(directory, domains, now)
     return LocalCA(directory, *domains, created=created)
 
 
@@ -130,11 +124,11 @@ def identity_of(bundle: Path) -> SpiffeId:
     return SpiffeId.parse(name)
 
 
-def _is_vacant(directory: Path) -> bool:
-    """Whether there is nothing in it, or only what an interrupted `init` has left."""
-    entries = {path.name for path in directory.iterdir()}
-    interrupted = STAGING in entries and entries <= {STAGING, _ROOT, _MESH, _MACHINES}
-    return not entries or (interrupted and not (directory / _LAST).exists())
+def _put(tree: FileTree, directory: Path) -> None:
+    with translated(directory):
+        directory.chmod(0o700)
+    with staged(tree, directory) as staging:
+        put_in_place(staging, directory, [*tree.files])
 
 
 def _tree(now: datetime, trust_domain: str, machines_trust_domain: str) -> FileTree:

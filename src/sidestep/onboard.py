@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import orjson
 
@@ -55,6 +55,15 @@ def bundles(spec: Spec, workload: str | None = None) -> list[Bundle]:
             [Problem("--workload" if workload else "documents", 0, 0, "", workload or "", allowed, message)]
         )
     return [Bundle(compile_machine(machine)) for machine in machines]
+
+
+def manifest(directory: Path) -> Mapping[str, Any]:
+    """The manifest of the bundle in ``directory``. Raises `OutputError` where there is none."""
+    with translated(directory):
+        found = _manifest(directory / envoy.MANIFEST)
+    if found is None:
+        raise OutputError(f"{directory}: holds no bundle", hint="sidestep render makes one.")
+    return found
 
 
 def directory_names(bundles: Sequence[Bundle]) -> list[str]:

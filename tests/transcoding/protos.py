@@ -53,8 +53,8 @@ def _google() -> list[str]:
     return [f"-I{path}" for path in protoc._common_protos()]
 
 
-def spec(directory: Path, transcode: dict[str, Any], *, listen: str = "127.0.0.1:50051", **egress: Any) -> str:
+def spec(directory: Path, transcode: dict[str, Any], **egress: Any) -> str:
     """Documents with one transcoded egress, beside what it names."""
     service = documents.service(documents.LEDGER, (50051, "GRPC"), (9000, "TCP"))
-    call = {"host": "ledger.pay", "port": 50051, "listen": listen, "transcode": transcode, **egress}
+    call = {"host": "ledger.pay", "port": 50051, "transcode": transcode, **egress}
     return documents.write(directory / "spec.yaml", documents.mesh(service), documents.workload(call))

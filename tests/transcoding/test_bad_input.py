@@ -151,6 +151,12 @@ def test_transcoding_on_a_tcp_port() -> None:
     )
 
 
+def test_transcoding_without_a_listener() -> None:
+    Path("ledger.pb").write_bytes(compiled(Path(), PLAIN))
+    line = said({"descriptor": "ledger.pb"}, listen="none")
+    assert "spec.egress[0].listen: only a listener of its own is transcoded" in line
+
+
 @pytest.mark.parametrize(
     ("transcode", "message"),
     [

@@ -17,6 +17,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "lab": "Start a mini mesh of real Envoys here and watch a machine call it.",
     "validate": "Check documents and show what they mean.",
     "render": "Write each workload's bundle: an ordinary Envoy directory.",
+    "env": "Print the variables by which applications find a bundle's services.",
+    "exec": "Run a command that finds a bundle's services.",
     "ca": "A certificate authority for the mesh and for machines.",
     "transcode": "REST for gRPC services: see the routes, write OpenAPI, ask a server for its descriptors.",
     "schema": "Print the JSON Schema of the documents, for editors.",

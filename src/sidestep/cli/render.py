@@ -86,8 +86,8 @@ def _short_of_files(bundles: Sequence[Bundle]) -> Iterator[str]:
 
 
 def _for_people(terminal: Terminal, bundle: Bundle, installed: Installed) -> None:
-    egress = bundle.plan.machine.egress
-    count = f"{len(egress):,} listener{'s' if len(egress) != 1 else ''}"
+    listeners = bundle.plan.listeners
+    count = f"{len(listeners):,} listener{'s' if len(listeners) != 1 else ''}"
     name = click.style(bundle.workload["name"], bold=True)
     terminal.say(f"{name}: {installed.directory} {installed.state}, {count}, for {bundle.plan.machine.identity}")
     if installed.restart:

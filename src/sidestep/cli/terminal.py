@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 import tempfile
+import textwrap
 import traceback
 from itertools import pairwise
 from pathlib import Path
@@ -40,17 +43,38 @@ class Terminal:
     def __init__(self, arguments: Sequence[str] = ()) -> None:
         """``arguments`` are those of the command line: they tell the form of an error that ends the reading of them."""
         self._arguments = arguments
+        self._in_progress = False
         self.json = False
         self.color: bool | None = False if os.environ.get("NO_COLOR") else None
 
     def say(self, text: str = "") -> None:
         """A line of the result, for people only."""
         if not self.json:
+            self.progress("")
             click.echo(text, color=self.color)
 
     def remark(self, text: str) -> None:
-        """A line beside the result: progress, a warning."""
+        """A line beside the result: a warning, how things stand."""
+        self.progress("")
         click.echo(text, err=True, color=self.color)
+
+    def progress(self, text: str) -> None:
+        """What is being done now, where somebody watches; whatever is printed next takes its place."""
+        if (text or self._in_progress) and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+            click.echo(f"\r\x1b[K{text[: self.width - 1]}", err=True, nl=False, color=True)
+        self._in_progress = bool(text)
+
+    def wrapped(self, text: str, *, indent: int) -> str:
+        """``text`` with an indent, in lines that fit where somebody watches; else in one."""
+        if not sys.stdout.isatty():
+            return " " * indent + text
+        prefix = " " * indent
+        return textwrap.fill(text, self.width, initial_indent=prefix, subsequent_indent=prefix, break_on_hyphens=False)
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal."""
+        return shutil.get_terminal_size().columns
 
     def warn(self, warnings: Iterable[str]) -> None:
         """Warnings, a line each."""

@@ -95,6 +95,7 @@ def _is(port: EgressPort, host: str) -> bool:
 
 def _of_egress(port: EgressPort, services: Sequence[str]) -> _Found:
     from sidestep.descriptors.openapi import Style
+    from sidestep.spec import Listen
 
     transcoding = port.transcoding
     assert transcoding is not None
@@ -104,7 +105,8 @@ def _of_egress(port: EgressPort, services: Sequence[str]) -> _Found:
     )
     where = f"{port.service.host}:{port.number}"
     routes = _routes(where, transcoding.descriptor, services or transcoding.services)
-    return _Found(where, f"http://{port.listen}", routes, style)
+    url = f"http://{port.listen}" if isinstance(port.listen, Listen) else ""
+    return _Found(where, url, routes, style)
 
 
 def _of_file(file: str, services: Sequence[str]) -> _Found:
@@ -197,7 +199,9 @@ def reflect(
     if bundle:
         content = asyncio.run(_asked_alone(machine, egress, bundle, envoy_path, services))
     else:
-        content = _asked(through or str(egress.listen), services)
+        if not (through or egress.address):
+            raise click.UsageError("the egress has no listener to ask through; say --through or --bundle")
+        content = _asked(through or str(egress.address), services)
     _written(output, content)
     where = f"{egress.service.host}:{egress.number}"
     terminal.say(f"{output}: the descriptors of {where}, {len(content):,} bytes")

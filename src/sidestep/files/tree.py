@@ -47,13 +47,13 @@ class FileTree:
 
 
 @contextlib.contextmanager
-def exclusive(target: Path) -> Iterator[None]:
+def exclusive(target: Path, mode: int = 0o755) -> Iterator[None]:
     """Keeps other writers out of the directory ``target``, and takes back what an interrupted one left half done.
 
-    Where there is no such directory it is made, and goes again if all fails. Raises `OutputError`, also where another
-    process is writing there.
+    Where there is no such directory it is made with ``mode``, and goes again if all fails. Raises `OutputError`, also
+    where another process is writing there.
     """
-    created = _make_directory(target)
+    created = _make_directory(target, mode)
     with locked(target, wait=False):
         try:
             with translated(target):
@@ -169,9 +169,9 @@ def _digest(file: Path) -> str | None:
         return None
 
 
-def _make_directory(target: Path) -> list[Path]:
+def _make_directory(target: Path, mode: int) -> list[Path]:
     """Makes a directory and those above it; returns the ones that were missing, outermost first."""
     with translated(target):
         missing = [path for path in (target, *target.parents) if not path.exists()][::-1]
-        target.mkdir(parents=True, exist_ok=True)
+        target.mkdir(mode=mode, parents=True, exist_ok=True)
     return missing

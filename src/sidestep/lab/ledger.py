@@ -53,15 +53,21 @@ def message(name: str, **fields: object) -> Any:  # noqa: ANN401 (its class exis
 @asynccontextmanager
 async def serve_ledger(_name: str) -> AsyncIterator[int]:
     """Starts the service and gives its port."""
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(LEDGER, _handlers()),))
-    reflection.enable_server_reflection([LEDGER, reflection.SERVICE_NAME], server, pool=descriptors().pool)
+    server = new_server()
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
         yield int(port)
     finally:
         await server.stop(grace=_STOP_SECONDS)
+
+
+def new_server() -> grpc.aio.Server:
+    """The service, without a port yet."""
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(LEDGER, _handlers()),))
+    reflection.enable_server_reflection([LEDGER, reflection.SERVICE_NAME], server, pool=descriptors().pool)
+    return server
 
 
 def _handlers() -> dict[str, grpc.RpcMethodHandler[Any, Any]]:

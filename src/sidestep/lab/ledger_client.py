@@ -9,7 +9,7 @@ import grpc.aio
 from google.protobuf.message_factory import GetMessageClass
 
 from sidestep.lab import ledger
-from sidestep.lab.clients import CHANNEL_OPTIONS, DEADLINE, Answer
+from sidestep.lab.clients import CHANNEL_OPTIONS, DEADLINE, NO_PROXY, Answer
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -20,7 +20,7 @@ async def watch(port: int, *, fail_after: int = 0) -> Answer:
     watched = ledger.method("Watch")
     request = ledger.message("WatchRequest", account="a", count=3, fail_after=fail_after)
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=CHANNEL_OPTIONS) as channel:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[*CHANNEL_OPTIONS, *NO_PROXY]) as channel:
             call: grpc.aio.UnaryStreamMultiCallable[Message, Any] = channel.unary_stream(
                 f"/{ledger.LEDGER}/Watch", _serialized, GetMessageClass(watched.output_type).FromString
             )

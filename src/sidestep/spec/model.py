@@ -10,13 +10,13 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from sidestep.spec.base import Model
+from sidestep.spec.proxy import Proxy, mode_is_of_a_socket
 from sidestep.spec.scalars import (
     Address,
     DnsName,
     FileName,
     LabelKey,
     LabelValue,
-    ListenAddress,
     Name,
     PortNumber,
     PortProtocol,
@@ -25,6 +25,7 @@ from sidestep.spec.scalars import (
     TrustDomain,
     not_allowed,
 )
+from sidestep.spec.sockets import ListenOnOrNone, SocketMode
 from sidestep.spec.transcode import Transcode
 
 API_VERSION: Final = "sidestep/v1alpha1"
@@ -160,10 +161,17 @@ class Egress(Model):
     """One port of the service; without it every port, each listened on under its own number."""
     protocol: PortProtocol | None = None
     """What to speak on a port that the Mesh lists without a protocol."""
-    listen: ListenAddress | None = None
+    listen: ListenOnOrNone | None = None
     """Local address for the application to call; 127.0.0.1 and the service's port number unless said otherwise."""
     transcode: Transcode | None = None
     """REST for a gRPC service: JSON over HTTP beside native gRPC, on the same address."""
+    socket_mode: SocketMode | None = None
+    """Mode of the file where `listen` is a unix-domain socket; "0600" unless said otherwise."""
+
+    @model_validator(mode="after")
+    def _mode_is_of_a_socket(self) -> Self:
+        mode_is_of_a_socket(self.listen, self.socket_mode)
+        return self
 
 
 class WorkloadSpec(Model):
@@ -175,6 +183,8 @@ class WorkloadSpec(Model):
     """Name of the Mesh, where there are several."""
     machine: Name | None = None
     """Name of the machine (or group) that it runs on. Workloads of one machine cannot share a listen address."""
+    proxy: Proxy | None = None
+    """Serves every egress by name, too: an HTTP proxy on one local address."""
     egress: Annotated[list[Egress], Field(min_length=1)]
     """The services that it calls."""
 

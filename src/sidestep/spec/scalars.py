@@ -76,6 +76,9 @@ _HTTP: Final = frozenset((Protocol.HTTP, Protocol.HTTP2, Protocol.GRPC))
 _HTTP2: Final = frozenset((Protocol.HTTP2, Protocol.GRPC))
 
 
+UNSPECIFIED: Final = ("0.0.0.0", "::")
+
+
 class Listen(NamedTuple):
     """A local address to listen on."""
 
@@ -94,7 +97,7 @@ class Listen(NamedTuple):
     @property
     def is_unspecified(self) -> bool:
         """Whether it stands for every address of the machine."""
-        return self.address in {"0.0.0.0", "::"}
+        return self.address in UNSPECIFIED
 
 
 def _protocol(value: object) -> Protocol:
@@ -109,7 +112,8 @@ def _port(value: object) -> int:
     raise ValueError
 
 
-def _listen(value: object) -> Listen:
+def parse_listen(value: object) -> Listen:
+    """``ADDRESS:PORT``, an IPv6 address in brackets. Raises `ValueError`."""
     address, colon, port = value.rpartition(":") if type(value) is str else ("", "", "")
     if address[:1] + address[-1:] == "[]":
         address = address[1:-1]
@@ -201,7 +205,7 @@ PortProtocol = Annotated[
 ]
 ListenAddress = Annotated[
     Listen,
-    Checked(_listen, "an IP address and a port, such as 127.0.0.1:9080 or [::1]:9080", {"type": "string"}),
+    Checked(parse_listen, "an IP address and a port, such as 127.0.0.1:9080 or [::1]:9080", {"type": "string"}),
 ]
 Address = Annotated[str, Checked(_address, "an IP address or a DNS name (no port, no scheme)", {"type": "string"})]
 ServerIdentity = Annotated[

@@ -38,6 +38,10 @@ class Descriptors:
             allowed = "a port of protocol GRPC or HTTP2"
             where = (*egress, "transcode")
             resolution.problems.append(document.problem(where, "no gRPC passes here", found=found, allowed=allowed))
+        if any(resolution.ports[at].listen is None for at in able):
+            message, allowed = "only a listener of its own is transcoded", "an address as `listen`"
+            found = "listen: none"
+            resolution.problems.append(document.problem((*egress, "listen"), message, found=found, allowed=allowed))
         try:
             transcoding = self._transcoding(FilePath(document.file).parent, transcode)
         except NotCompiled as refusal:

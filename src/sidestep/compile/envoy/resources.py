@@ -14,6 +14,7 @@ Resource: TypeAlias = dict[str, Json]
 TYPE: Final = "@type"
 LISTENER: Final = "type.googleapis.com/envoy.config.listener.v3.Listener"
 CLUSTER: Final = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+ROUTES: Final = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 SECRET: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105 (a type)
 
 

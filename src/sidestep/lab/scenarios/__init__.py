@@ -6,13 +6,14 @@ refusal is the same call as one that passes, but for the one thing that is wrong
 
 from typing import Final
 
-from sidestep.lab.scenarios import calls, changes, impostors, policy, transcoding
+from sidestep.lab.scenarios import by_name, calls, changes, impostors, policy, transcoding
 from sidestep.lab.scenarios.scenario import Call, Outcome, Scenario, Verdict
 
-__all__ = ["EGRESS", "SCENARIOS", "Call", "Outcome", "Scenario", "Verdict"]
+__all__ = ["EGRESS", "SCENARIOS", "SOCKETS", "Call", "Outcome", "Scenario", "Verdict"]
 
 SCENARIOS: Final = (
     *calls.SCENARIOS,
+    *by_name.SCENARIOS,
     *changes.SCENARIOS,
     *policy.SCENARIOS,
     *transcoding.SCENARIOS,
@@ -20,3 +21,5 @@ SCENARIOS: Final = (
 )
 EGRESS: Final = tuple(dict.fromkeys((*calls.EGRESS, *policy.EGRESS, *transcoding.EGRESS)))
 """The ports of services that the lab's machine calls."""
+SOCKETS: Final = by_name.SOCKETS
+"""Those that it calls through a unix-domain socket, too."""
