@@ -80,7 +80,7 @@ class Bytes:
 
     async def __aenter__(self) -> int:
         self._server = grpc.aio.server()
-        methods = {
+        methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             name: grpc.unary_stream_rpc_method_handler(self._answer) for name in ("Watch", "GetEntry", "Balance")
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("pay.v1.Ledger", methods),))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
+import socket
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -155,9 +156,25 @@ def test_a_native_client_is_left_alone(here: Path) -> None:
     server = Bytes(entry(), entry(), status=grpc.StatusCode.UNAVAILABLE)
     with served(server) as at, machine(here, LINES, at) as (_, port):
         with grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel:
-            replies = channel.unary_stream("/pay.v1.Ledger/Watch")(b"", timeout=10)
+            call: grpc.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream("/pay.v1.Ledger/Watch")
+            replies = call(b"", timeout=10)
             assert next(replies) == entry()
             assert next(replies) == entry()
             with pytest.raises(grpc.RpcError) as error:
                 next(replies)
         assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_http_1_0_cannot_tell_a_stream_that_was_cut(here: Path) -> None:
+    """What the how-to says cannot be had."""
+    server = Bytes(entry(), status=grpc.StatusCode.UNAVAILABLE)
+    with (
+        served(server) as at,
+        machine(here, LINES, at) as (_, port),
+        socket.create_connection(("127.0.0.1", port)) as client,
+    ):
+        client.sendall(b"GET /v1/accounts/a:watch HTTP/1.0\r\n\r\n")
+        received = b"".join(iter(lambda: client.recv(65536), b""))
+    assert b" 200 OK" in received
+    assert received.endswith(b'{"id":"1"}\n')
+    assert b"chunked" not in received
