@@ -1,4 +1,4 @@
-"""REST through transcoding against native gRPC: the same calls, through the same listener of a machine, in the same run.
+"""REST through transcoding against native gRPC: the same calls through the same listener of a machine.
 
 ::
 
