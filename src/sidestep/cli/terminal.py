@@ -30,6 +30,8 @@ EXIT_CODES: Final[Mapping[int, str]] = {
     7: "a certificate, key or CA is wrong",
     8: "an optional package is missing",
     70: "a bug of ours",
+    126: "exec: the command cannot be run",
+    127: "exec: there is no such command",
     130: "interrupted (Ctrl-C)",
     141: "nobody reads the output any more",
     143: "terminated",
