@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from sidestep.errors import CertificateError, Problem, SpecError
-from sidestep.spec import proxy
+from sidestep.spec import inbound, proxy
 from sidestep.spec.documents import MAX_BYTES, Document, Path, printable, read, shown
 from sidestep.spec.model import API_VERSION, AnyWorkload, Mesh, Workload
 from sidestep.spec.resolve import Machine, Resolution, Services, clashes
@@ -109,13 +109,12 @@ class _Loader:
             if name is None:
                 continue
             resolution = Resolution(document, services[name])
-            for index, egress in enumerate(workload.spec.egress):
-                resolution.add(index, egress)
-            resolution.give_addresses(workload)
+            resolution.take(workload, self._meshes[name][1].spec.trust_domain)
             self._problems += resolution.problems
             self._problems += proxy.problems(document, workload.spec)
             together[workload.spec.machine].append((workload, resolution))
-            machines.append(Machine(self._meshes[name][1], workload, tuple(resolution.ports), roots[name]))
+            mesh, egress, ingress = self._meshes[name][1], tuple(resolution.ports), tuple(resolution.ingress)
+            machines.append(Machine(mesh, workload, egress, ingress, roots[name]))
         self._problems += clashes(together.values())
         return machines
 
@@ -274,6 +273,7 @@ def _warnings(machines: Iterable[Machine]) -> Iterator[str]:
         for port in machine.egress:
             if port.listen and not port.listen.is_loopback:
                 yield f"{name}: whoever reaches {port.listen} calls {port.service.host} as {machine.identity}"
+        yield from inbound.warnings(name, machine.ingress, machine.mesh.spec.trust_domain)
     for service in {port.service.host: port.service for machine in machines for port in machine.egress}.values():
         if service.unsafe_any_workload_of:
             yield f"{service.host}: any workload of {_whom(service.unsafe_any_workload_of)} may answer as this service"
