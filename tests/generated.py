@@ -53,6 +53,41 @@ def _pins(*, in_cluster: bool) -> SearchStrategy[Fields]:
 
 
 @st.composite
+def served(draw: DrawFn) -> Fields:
+    """A port that the mesh may call."""
+    protocol = draw(st.sampled_from(PROTOCOLS[:-1]))
+    port: Fields = {"port": draw(PORTS), "protocol": protocol}
+    balancer = draw(st.sampled_from([None, None, {}, {"unsafeTlsMode": "SIMPLE"}, {"unsafeTlsMode": "DISABLE"}]))
+    http = protocol in {"HTTP", "HTTP2", "GRPC"}
+    if http and balancer is not None:
+        network = st.integers(1, 254).map(lambda octet: f"10.{octet}.0.0/16")
+        port["loadBalancer"] = {"sources": draw(st.lists(network, min_size=1, max_size=3, unique=True)), **balancer}
+    if not (http and balancer):
+        port["allow"] = draw(st.lists(principals(), min_size=1, max_size=3, unique=True))
+    if http and draw(st.booleans()):
+        operation = st.sampled_from([{"methods": ["GET"]}, {"paths": ["/a/*", "*.json", "*", "/b"]}])
+        port["rules"] = [{"to": [{"operation": draw(operation)}]}]
+    if draw(st.booleans()):
+        port["healthCheck"] = draw(st.sampled_from([{"tcpSocket": {"port": 81}}, {"httpGet": {"path": "/up"}}]))
+    return port
+
+
+@st.composite
+def principals(draw: DrawFn) -> str:
+    """A principal as AuthorizationPolicy writes it."""
+    domain, namespace, account = draw(NAMES), draw(LABELS), draw(LABELS)
+    whole = f"{domain}/ns/{namespace}/sa/{account}"
+    prefixes = [f"{domain}/*", f"{domain}/ns/{namespace}*", f"{domain}/ns/{namespace}/*", f"{whole}*"]
+    return draw(st.sampled_from([whole, *prefixes, f"*/ns/{namespace}/sa/{account}", f"*/sa/{account}", "*"]))
+
+
+def _placed(port: Fields, index: int) -> Fields:
+    """On addresses of its own, and those of nobody else."""
+    listen, application = (f"127.{half}.{index}.1:{port['port']}" for half in (100, 101))
+    return {**port, "listen": listen, "application": application}
+
+
+@st.composite
 def sound(draw: DrawFn) -> list[Fields]:
     """A mesh and a workload that are to be taken as they are."""
     offered = draw(st.lists(services(), min_size=1, max_size=3, unique_by=lambda each: each["host"]))
@@ -61,6 +96,9 @@ def sound(draw: DrawFn) -> list[Fields]:
     trust_domain = draw(st.sampled_from([{}, {"trustDomain": "prod.example.com"}]))
     calls = [call for index, each in enumerate(offered) for call in _calls(draw, each, index)]
     document = workload(*calls, name=draw(LABELS), namespace=draw(LABELS))
+    ingress = draw(st.lists(served(), max_size=3, unique_by=lambda each: each["port"]))
+    if ingress:
+        document["spec"]["ingress"] = [_placed(each, index) for index, each in enumerate(ingress)]
     document["metadata"]["labels"] = draw(st.dictionaries(KUBERNETES_VALUES, LABELS, max_size=3))
     return [mesh(*offered, gateways=listed, **trust_domain), document]
 

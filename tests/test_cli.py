@@ -262,7 +262,7 @@ def test_answers_of_programs_are_json(tmp_path: Path) -> None:
                         "protocol": "HTTP",
                     }
                 ],
-                "proxy": None,
+                "ingress": [],
             }
         ],
     }

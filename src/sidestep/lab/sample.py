@@ -21,6 +21,7 @@ _HTTP = ServicePort(9080, Protocol.HTTP, Application.HTTP)
 _HTTP2 = ServicePort(9090, Protocol.HTTP2, Application.HTTP)
 _UNDECLARED = ServicePort(9081, Protocol.UNDECLARED, Application.HTTP)
 _GRPC = ServicePort(50051, Protocol.GRPC, Application.GRPC)
+_ACCOUNTS = ServicePort(50052, Protocol.GRPC, Application.LEDGER)
 _TCP = ServicePort(9000, Protocol.TCP, Application.TCP_ECHO)
 _GREETING = ServicePort(2525, Protocol.TCP, Application.TCP_GREETING)
 
@@ -30,10 +31,10 @@ def _admits(principal: str, namespace: str) -> AuthorizationPolicy:
 
 
 REVIEWS: Final = Service("reviews", "bookinfo", (_HTTP, _HTTP2, _UNDECLARED), policy=_admits(BILLING, "bookinfo"))
-LEDGER: Final = Service("ledger", "pay", (_GRPC, _TCP, _GREETING), policy=_admits(BILLING, "pay"))
+LEDGER: Final = Service("ledger", "pay", (_GRPC, _ACCOUNTS, _TCP, _GREETING), policy=_admits(BILLING, "pay"))
 RATINGS: Final = Service("ratings", "bookinfo", (_HTTP, _GRPC, _TCP, _GREETING), mtls=MTLSMode.PERMISSIVE)
 PAYROLL: Final = Service(
-    "payroll", "hr", (_HTTP, _GRPC, _TCP, _GREETING), policy=_admits("cluster.local/ns/hr/sa/portal", "hr")
+    "payroll", "hr", (_HTTP, _GRPC, _ACCOUNTS, _TCP, _GREETING), policy=_admits("cluster.local/ns/hr/sa/portal", "hr")
 )
 """Admits somebody else, not the machine."""
 DETAILS: Final = Service("details", "bookinfo", (_HTTP,), presents="spiffe://cluster.local/ns/bookinfo/sa/intruder")
@@ -42,3 +43,18 @@ ADMIN: Final = Service("admin", "bookinfo", (_HTTP,), exported=False)
 """Not exported by the gateway."""
 
 MESH: Final = MeshDescription((REVIEWS, LEDGER, RATINGS, PAYROLL, DETAILS, ADMIN), gateways=2)
+
+PRODUCTPAGE: Final = "cluster.local/ns/bookinfo/sa/productpage"
+"""The principal of the pod that the machine admits."""
+BILLING_HOST: Final = "billing.vms.svc.cluster.local"
+"""The host of the ServiceEntry that stands for the machine in the mesh."""
+INVOICES: Final = ServicePort(8080, Protocol.HTTP, Application.HTTP)
+"""The machine's own HTTP application; of it, only some paths may be asked for."""
+SERVED: Final = (INVOICES, _GRPC, _TCP, _GREETING)
+"""The machine's own applications."""
+PATHS: Final = "rules: [{to: [{operation: {paths: [/, /public/*]}}]}]"
+"""What of `INVOICES` may be asked for, as in the document."""
+UNSTEADY: Final = ServicePort(8081, Protocol.HTTP, Application.HTTP)
+"""An application of the machine that is down at first."""
+PROBE: Final = "healthCheck: {tcpSocket: {}, periodSeconds: 1, failureThreshold: 1}"
+"""How the machine's Envoy tells whether `UNSTEADY` is up, as in the document."""

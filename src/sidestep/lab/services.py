@@ -20,6 +20,8 @@ import grpc.aio
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
+from sidestep.lab.client_certificate import principal
+from sidestep.lab.ledger import serve_ledger
 from sidestep.lab.topology import Application
 
 if TYPE_CHECKING:
@@ -38,13 +40,6 @@ if TYPE_CHECKING:
 
 GRPC_SERVICE = "sidestep.lab.Echo"
 _STOP_SECONDS = 1.0
-_URI = re.compile(r"(?:^|[;,])URI=([^;,]*)")
-
-
-def principal(xfcc: str) -> str:
-    """The SPIFFE ID of the last hop in ``x-forwarded-client-cert``; empty where there was no client certificate."""
-    uris = _URI.findall(xfcc.replace('"', ""))
-    return uris[-1] if uris else ""
 
 
 def serve_application(application: Application, name: str) -> AbstractAsyncContextManager[int]:
@@ -52,6 +47,7 @@ def serve_application(application: Application, name: str) -> AbstractAsyncConte
     starters: dict[Application, Callable[[str], AbstractAsyncContextManager[int]]] = {
         Application.HTTP: serve_http,
         Application.GRPC: serve_grpc,
+        Application.LEDGER: serve_ledger,
         Application.TCP_ECHO: serve_tcp_echo,
         Application.TCP_GREETING: serve_tcp_greeting,
     }
@@ -62,10 +58,13 @@ def serve_application(application: Application, name: str) -> AbstractAsyncConte
 
 
 @asynccontextmanager
-async def serve_http(name: str) -> AsyncIterator[int]:
-    """An HTTP service: ``/``, ``/echo``, ``/slow?ms=``, ``/status/<code>``, ``/stream``; WebSockets echo."""
+async def serve_http(name: str, port: int = 0) -> AsyncIterator[int]:
+    """An HTTP service, on ``port`` or any free one.
+
+    It has ``/``, ``/echo``, ``/slow?ms=``, ``/status/<code>``, ``/stream``; WebSockets echo.
+    """
     stopping = asyncio.Event()
-    with _listening_socket() as listener:
+    with _listening_socket(port) as listener:
         port = int(listener.getsockname()[1])
         config = _hypercorn_config(listener.detach())  # the server closes it
         task = asyncio.create_task(serve(HttpEcho(name), config, shutdown_trigger=stopping.wait))
@@ -97,10 +96,10 @@ async def _ended(task: asyncio.Task[None]) -> None:
 
 
 @contextmanager
-def _listening_socket() -> Iterator[socket.socket]:
+def _listening_socket(port: int) -> Iterator[socket.socket]:
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", 0))
+        listener.bind(("127.0.0.1", port))
         listener.listen(128)
         yield listener
 
