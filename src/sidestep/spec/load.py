@@ -125,7 +125,9 @@ class _Loader:
         return machines
 
     def _transcode(self, workload: Workload, resolution: Resolution) -> None:
-        wanted = [(index, egress.transcode) for index, egress in enumerate(workload.spec.egress or ()) if egress.transcode]
+        wanted = [
+            (index, egress.transcode) for index, egress in enumerate(workload.spec.egress or ()) if egress.transcode
+        ]
         if wanted and self._compile_protos:
             from sidestep.spec.transcoding import Descriptors  # which imports protobuf: only where it is asked for
 
