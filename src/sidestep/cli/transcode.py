@@ -22,7 +22,13 @@ _DOCUMENTS: Final = (".yaml", ".yml", ".json", "-")
 
 @click.group(short_help="REST for gRPC services: see the routes, write OpenAPI, ask a server for its descriptors.")
 def transcode() -> None:
-    """REST for gRPC services: see the routes, write OpenAPI, ask a server for its descriptors."""
+    """REST for gRPC services: see the routes, write OpenAPI, ask a server for its descriptors.
+
+    \b
+    Examples:
+      sidestep transcode inspect mesh.yaml billing.yaml
+      sidestep transcode inspect ledger.pb --openapi
+    """
 
 
 @transcode.command(short_help="List the REST routes that a descriptor set or documents give.")
