@@ -17,14 +17,17 @@ from sidestep.spec.scalars import (
     LabelKey,
     LabelValue,
     ListenAddress,
+    Locality,
     Name,
     PortNumber,
     PortProtocol,
+    Priority,
     ServerIdentity,
     ServiceAccount,
     TrustDomain,
     not_allowed,
 )
+from sidestep.spec.traffic import HealthCheck, Retries, Timespan, TrafficPolicy
 
 API_VERSION: Final = "sidestep/v1alpha1"
 MAX_SNI: Final = 255
@@ -54,6 +57,12 @@ class Gateway(Model):
     """IP address or DNS name under which machines reach the gateway."""
     port: PortNumber = 15443
     """Port of the AUTO_PASSTHROUGH server."""
+    status_port: PortNumber | None = None
+    """Where the gateway says that it is ready (15021 in Istio's own): tells a gateway that hangs from one that works."""
+    locality: Locality | None = None
+    """Where it is, as region/zone; gateways near a workload's own locality are preferred."""
+    priority: Priority | None = None
+    """Preference among gateways as near as each other: 0 first. Equal numbers share the traffic."""
 
 
 class Port(Model):
@@ -98,9 +107,9 @@ class Service(Model):
         labels = self.host.split(".", 3)
         return labels[1] if len(labels) == 4 and labels[2] == "svc" else None
 
-    def sni(self, port: int) -> str:
-        """The server name that an east-west gateway routes by, without a subset (facts/istio.md §1.1)."""
-        return f"outbound_.{port}_._.{self.host}"
+    def sni(self, port: int, subset: str = "") -> str:
+        """The server name that an east-west gateway routes by (facts/istio.md §1.1)."""
+        return f"outbound_.{port}_.{subset}_.{self.host}"
 
     def server_identities(self, trust_domain: str) -> list[str]:
         """The SPIFFE IDs of ``serviceAccounts``, whole."""
@@ -149,6 +158,14 @@ class MeshSpec(Model):
     services: Annotated[list[Service], Field(min_length=1)]
     """Services that the gateways export."""
 
+    @model_validator(mode="after")
+    def _gateways_are_alike(self) -> Self:
+        if len({gateway.priority is None for gateway in self.gateways}) > 1:
+            raise not_allowed("only some gateways have a priority", "one for every gateway, or the order of the list")
+        if len({gateway.status_port is None for gateway in self.gateways}) > 1:
+            raise not_allowed("only some gateways have a statusPort", "one for every gateway, or for none")
+        return self
+
 
 class Egress(Model):
     """A service that the workload may call."""
@@ -161,6 +178,16 @@ class Egress(Model):
     """What to speak on a port that the Mesh lists without a protocol."""
     listen: ListenAddress | None = None
     """Local address for the application to call; 127.0.0.1 and the service's port number unless said otherwise."""
+    subset: Name | None = None
+    """A subset that a DestinationRule in the mesh defines."""
+    timeout: Timespan | None = None
+    """How long a request may take, all tries together (HTTP only); without it as long as the caller waits."""
+    retries: Retries | None = None
+    """When a request is sent again (HTTP only)."""
+    traffic_policy: TrafficPolicy | None = None
+    """Connections and outlier detection, as in a DestinationRule."""
+    health_check: HealthCheck | None = None
+    """Asks the service through every gateway; without it, only the gateways are asked."""
 
 
 class WorkloadSpec(Model):
@@ -172,6 +199,8 @@ class WorkloadSpec(Model):
     """Name of the Mesh, where there are several."""
     machine: Name | None = None
     """Name of the machine (or group) that it runs on. Workloads of one machine cannot share a listen address."""
+    locality: Locality | None = None
+    """Where it is, as region/zone."""
     egress: Annotated[list[Egress], Field(min_length=1)]
     """The services that it calls."""
 

@@ -13,6 +13,8 @@ from sidestep.errors import Problem
 from sidestep.spec.documents import Document, Path, shown
 from sidestep.spec.model import Egress, Mesh, Port, Service, Workload
 from sidestep.spec.scalars import Listen, Protocol
+from sidestep.spec.traffic import NO_TRAFFIC, Traffic
+from sidestep.spec.traffic_checks import findings
 
 _COMPARISONS: Final = 200_000
 
@@ -27,6 +29,17 @@ class EgressPort:
     declared: bool
     """Whether Istio was told the protocol; where not, it detects it on every connection."""
     listen: Listen
+    traffic: Traffic = NO_TRAFFIC
+
+    @property
+    def sni(self) -> str:
+        """The server name that the gateway routes by."""
+        return self.service.sni(self.number, self.traffic.subset)
+
+    @property
+    def is_http2_upstream(self) -> bool:
+        """Whether requests travel over HTTP/2, whatever the application here or there speaks."""
+        return self.protocol.is_http2 or (self.protocol.is_http and self.traffic.upgraded)
 
 
 @dataclass(frozen=True)
@@ -84,6 +97,7 @@ class Resolution:
     paths: list[Path] = field(default_factory=list)
     """For each of ``ports``, where in the document its egress stands."""
     problems: list[Problem] = field(default_factory=list)
+    _by_destination: dict[tuple[str, int, str], list[EgressPort]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, index: int, egress: Egress) -> None:
         """Resolves ``spec.egress[index]``."""
@@ -97,12 +111,20 @@ class Resolution:
                 (*path, "listen"), "one address cannot stand for several ports", str(egress.listen), "add `port`"
             )
             return
+        traffic = Traffic.of(egress)
         for port in ports:
             protocol = self._protocol(path, egress, service, port)
             if protocol:
                 listen = egress.listen or Listen("127.0.0.1", port.number)
-                self.ports.append(EgressPort(service, port.number, protocol, port.protocol is not None, listen))
-                self.paths.append(path)
+                self._take(path, EgressPort(service, port.number, protocol, port.protocol is not None, listen, traffic))
+
+    def _take(self, path: Path, port: EgressPort) -> None:
+        same = self._by_destination[port.service.host, port.number, port.traffic.subset]
+        for place, message, found, allowed in findings(port, same):
+            self._problem((*path, *place), message, found, allowed)
+        same.append(port)
+        self.ports.append(port)
+        self.paths.append(path)
 
     def _problem(self, path: Path, message: str, found: str, allowed: str) -> None:
         self.problems.append(self.document.problem(path, message, found=found, allowed=allowed))

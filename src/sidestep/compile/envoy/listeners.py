@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sidestep.compile.envoy import http, routes
+from sidestep.compile.envoy import http, routes, traffic
 from sidestep.compile.envoy.access_log import TCP_LOG
 from sidestep.compile.envoy.resources import LISTENER, TYPE, cluster_name, extension
 
@@ -53,6 +53,7 @@ def tcp_proxy(port: EgressPort) -> Resource:
         stat_prefix=TCP_STAT_PREFIX,
         cluster=cluster_name(port),
         max_connect_attempts=3,
+        **traffic.tcp_proxy_options(port),
         access_log=TCP_LOG,
     )
 

@@ -35,4 +35,9 @@ def from_file(path: str, watched_directory: str) -> Resource:
 
 def cluster_name(port: EgressPort) -> str:
     """Istio's name for it. No DNS name: Envoy's DNS filter would answer those with the gateway's address (facts b)."""
-    return f"outbound|{port.number}||{port.service.host}"
+    return f"outbound|{port.number}|{port.traffic.subset}|{port.service.host}"
+
+
+def upgrade_cluster_name(port: EgressPort) -> str:
+    """The cluster for upgrades such as WebSocket's, which need HTTP/1.1, of a port that is called over HTTP/2."""
+    return f"outbound-upgrade|{port.number}|{port.traffic.subset}|{port.service.host}"

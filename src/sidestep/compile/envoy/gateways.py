@@ -1,0 +1,143 @@
+"""The east-west gateways as endpoints: which is preferred, how a lost one is noticed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
+
+from sidestep.compile.envoy.resources import extension
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sidestep.compile.envoy.resources import Json, Resource
+    from sidestep.spec import Gateway, Machine
+    from sidestep.spec.traffic import HealthCheck
+
+UNLIMITED: Final = 4294967295
+_RETRIES_AT_ONCE: Final = 1024
+"""Envoy's default of 3 makes most requests fail when a gateway dies (facts h)."""
+_PROBES_PER_SECOND: Final = {False: 20, True: 100}
+"""What all health checks of one machine may add up to: new connections, or requests on connections that are kept."""
+_READY: Final[Resource] = {"path": "/healthz/ready", "host": "gateway"}
+
+
+def reach(machine: Machine, clusters: int) -> Resource:
+    """How to get to the gateways: what is the same in every cluster, its endpoints under ``endpoints``."""
+    gateways = machine.mesh.spec.gateways
+    named = any(not _is_ip(gateway.address) for gateway in gateways)
+    several = len(gateways) > 1
+    return {
+        **({"cluster_type": _DNS} if named else {"type": "STATIC"}),
+        "connect_timeout": "1s" if several else "5s",
+        "lb_policy": "LEAST_REQUEST",
+        "circuit_breakers": {"thresholds": [THRESHOLDS]},
+        "upstream_connection_options": {"tcp_keepalive": KEEPALIVE},
+        "endpoints": localities(machine, with_status_port=several),
+        **(_asked(gateways, clusters) if several else {}),
+        **({"outlier_detection": OUTLIERS} if several else {}),
+    }
+
+
+def asked_through(check: HealthCheck) -> Resource:
+    """Asking the service itself: TLS through the gateway, to a pod and back."""
+    return _asking({**_times(str(check.interval), str(check.timeout)), "tcp_health_check": {}})
+
+
+def _is_ip(address: str) -> bool:
+    try:
+        ip_address(address)
+    except ValueError:
+        return False
+    return True
+
+
+def localities(machine: Machine, *, with_status_port: bool) -> list[Json]:
+    """The gateways by preference. Envoy's priorities must begin at 0 and leave nothing out."""
+    ranks: dict[tuple[int, int], list[Resource]] = defaultdict(list)
+    for index, gateway in enumerate(machine.mesh.spec.gateways):
+        preference = index if gateway.priority is None else gateway.priority
+        rank = _distance(machine.workload.spec.locality, gateway.locality), preference
+        ranks[rank].append(_endpoint(gateway, with_status_port=with_status_port))
+    return [{"priority": priority, "lb_endpoints": ranks[rank]} for priority, rank in enumerate(sorted(ranks))]
+
+
+def _distance(here: str | None, there: str | None) -> int:
+    """How much of region, zone and sub-zone is not shared: nothing where a workload does not say where it is."""
+    own, its = here.split("/") if here else [], there.split("/") if there else []
+    shared = next((at for at, (a, b) in enumerate(zip(own, its, strict=False)) if a != b), min(len(own), len(its)))
+    return len(own) - shared
+
+
+def _endpoint(gateway: Gateway, *, with_status_port: bool) -> Resource:
+    address: Resource = {"socket_address": {"address": gateway.address, "port_value": gateway.port}}
+    if not with_status_port or gateway.status_port is None:
+        return {"endpoint": {"address": address}}
+    return {"endpoint": {"address": address, "health_check_config": {"port_value": gateway.status_port}}}
+
+
+def _asked(gateways: Sequence[Gateway], clusters: int) -> Resource:
+    """Asking the gateways alone, in plain text: TLS would go all the way to the destination's pods.
+
+    Whether each is ready where that is known, else whether it takes connections. The interval grows with the number of
+    clusters, because each of them asks every gateway.
+    """
+    status = gateways[0].status_port is not None
+    interval = f"{max(1, len(gateways) * clusters // _PROBES_PER_SECOND[status])}s"
+    how: Resource = {"http_health_check": _READY} if status else {"tcp_health_check": {}}
+    plain = extension("envoy.transport_sockets.raw_buffer", "transport_sockets.raw_buffer.v3.RawBuffer")
+    match: Resource = {"name": "health-check", "match": {"healthCheck": True}, "transport_socket": plain}
+    criteria: Resource = {"transport_socket_match_criteria": {"healthCheck": True}}
+    return {**_asking({**_times(interval, "1s"), **how, **criteria}), "transport_socket_matches": [match]}
+
+
+def _times(interval: str, timeout: str) -> Resource:
+    return {
+        "timeout": timeout,
+        "interval": interval,
+        "no_traffic_interval": interval,
+        "no_traffic_healthy_interval": interval,
+        "unhealthy_threshold": 2,
+        "healthy_threshold": 1,
+    }
+
+
+def _asking(check: Resource) -> Resource:
+    return {
+        "health_checks": [check],
+        "ignore_health_on_host_removal": True,
+        "close_connections_on_host_health_failure": True,
+    }
+
+
+THRESHOLDS: Final[Resource] = {
+    "max_connections": UNLIMITED,
+    "max_pending_requests": UNLIMITED,
+    "max_requests": UNLIMITED,
+    "max_retries": _RETRIES_AT_ONCE,
+}
+# Load balancers in front of gateways forget idle connections without a word, the earliest after four minutes.
+KEEPALIVE: Final[Resource] = {"keepalive_time": 60, "keepalive_interval": 10, "keepalive_probes": 3}
+# The same as type STRICT_DNS, whose own fields for this are deprecated.
+_DNS: Final = extension(
+    "envoy.cluster.dns",
+    "clusters.dns.v3.DnsCluster",
+    dns_lookup_family="V4_PREFERRED",
+    respect_dns_ttl=True,
+    dns_refresh_rate="60s",
+    dns_failure_refresh_rate={"base_interval": "2s", "max_interval": "10s"},
+)
+# Only what happens between here and the gateway counts: an application's own 5xx says nothing about the gateway.
+OUTLIERS: Final[Resource] = {
+    "split_external_local_origin_errors": True,
+    "consecutive_local_origin_failure": 3,
+    "enforcing_consecutive_5xx": 0,
+    "enforcing_consecutive_gateway_failure": 0,
+    "enforcing_success_rate": 0,
+    "enforcing_local_origin_success_rate": 0,
+    "interval": "1s",
+    "base_ejection_time": "5s",
+    "max_ejection_time": "30s",
+    "max_ejection_percent": 50,
+}
