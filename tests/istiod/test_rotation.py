@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -53,3 +54,12 @@ def rotate(istio: Mesh, machine: Machine, put: Callable[[Path, dict[str, bytes]]
 
 def _answers(machine: Machine, expected: bytes) -> bool:
     return machine[GUARDED].exchange(b"ping") == expected
+
+
+def test_new_connections_end_with_the_certificate(istio: Mesh, machines: Machines) -> None:
+    """Sidecars resume sessions without asking for the certificate again; a machine that let them would never expire."""
+    soon = istio.authorities.machine(spiffe_id("billing"), age=timedelta(hours=24, seconds=-4))
+    with machines.running("billing", soon, [(istio.services[OPEN], 9000, "")]) as machine:
+        assert machine[OPEN].exchange(b"ping") == b"ping"
+        eventually("the certificate has expired", lambda: machine[OPEN].exchange(b"ping") != b"ping")
+        assert machine[OPEN].exchange(b"ping") == b""

@@ -48,6 +48,12 @@ class Entry:
         return self._text("filter_chain_name")
 
     @property
+    def port(self) -> int:
+        """The Service's port whose filter chain took it; 0 where none did. Istiod ends the chain's name with it."""
+        _, _, port = self.chain.rpartition("_")
+        return int(port) if port.isdigit() else 0
+
+    @property
     def status(self) -> int:
         """The HTTP status; 0 where there is none."""
         return int(self._text("response_code") or 0)

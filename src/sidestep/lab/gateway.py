@@ -28,11 +28,13 @@ class Export:
     host: str
     port: ServicePort
     endpoints: tuple[int, ...]
+    subset: str = ""
+    """A DestinationRule's; it has a chain and a cluster of its own."""
 
     @property
     def sni(self) -> str:
         """What callers send as SNI; istiod names the cluster the same."""
-        return f"outbound_.{self.port.number}_._.{self.host}"
+        return f"outbound_.{self.port.number}_.{self.subset}_.{self.host}"
 
 
 def gateway_bootstrap(name: str, *, listen: int, exports: Sequence[Export], status: int | None = None) -> Config:
@@ -52,9 +54,7 @@ def status_listener(port: int) -> Config:
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix="status",
         route_config={"virtual_hosts": [{"name": "status", "domains": ["*"], "routes": [ready]}]},
-        http_filters=[
-            xds.extension("envoy.filters.http.router", "envoy.extensions.filters.http.router.v3.Router")
-        ],
+        http_filters=[xds.extension("envoy.filters.http.router", "envoy.extensions.filters.http.router.v3.Router")],
     )
     return {
         "name": f"status_{port}",

@@ -108,7 +108,9 @@ spec:
 
 def mesh_document(mesh: Mesh) -> str:
     """The Mesh document for a running mesh."""
-    gateways = "\n".join(f"  - {{address: {gateway.address}, port: {gateway.port}}}" for gateway in mesh.gateways)
+    gateways = "\n".join(
+        f"  - {{address: {each.address}, port: {each.port}, statusPort: {each.status}}}" for each in mesh.gateways
+    )
     services = "".join(_service(service) for service in mesh.description.services)
     return f"""\
 apiVersion: sidestep/v1alpha1

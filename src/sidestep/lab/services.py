@@ -47,28 +47,28 @@ def principal(xfcc: str) -> str:
     return uris[-1] if uris else ""
 
 
-def serve_application(application: Application, name: str) -> AbstractAsyncContextManager[int]:
-    """Start the sample service that answers behind a port, and give its own port."""
-    starters: dict[Application, Callable[[str], AbstractAsyncContextManager[int]]] = {
+def serve_application(application: Application, name: str, pod: int = 0) -> AbstractAsyncContextManager[int]:
+    """Start the sample service that answers behind a port of one pod, and give its own port."""
+    starters: dict[Application, Callable[[str, int], AbstractAsyncContextManager[int]]] = {
         Application.HTTP: serve_http,
         Application.GRPC: serve_grpc,
         Application.TCP_ECHO: serve_tcp_echo,
         Application.TCP_GREETING: serve_tcp_greeting,
     }
-    return starters[application](name)
+    return starters[application](name, pod)
 
 
 # HTTP/1.1, HTTP/2 with prior knowledge, and WebSocket
 
 
 @asynccontextmanager
-async def serve_http(name: str) -> AsyncIterator[int]:
+async def serve_http(name: str, pod: int = 0) -> AsyncIterator[int]:
     """An HTTP service: ``/``, ``/echo``, ``/slow?ms=``, ``/status/<code>``, ``/stream``; WebSockets echo."""
     stopping = asyncio.Event()
     with _listening_socket() as listener:
         port = int(listener.getsockname()[1])
         config = _hypercorn_config(listener.detach())  # the server closes it
-        task = asyncio.create_task(serve(HttpEcho(name), config, shutdown_trigger=stopping.wait))
+        task = asyncio.create_task(serve(HttpEcho(name, pod), config, shutdown_trigger=stopping.wait))
         try:
             yield port
         finally:
@@ -108,8 +108,9 @@ def _listening_socket() -> Iterator[socket.socket]:
 class HttpEcho:
     """The HTTP sample service, as an ASGI application."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, pod: int = 0) -> None:
         self.name = name
+        self.pod = f"{name}-{pod}"
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """One request, one WebSocket, or the server's life."""
@@ -136,7 +137,7 @@ class HttpEcho:
         headers = _headers(scope)
         return {
             "service": self.name,
-            "pod": f"{self.name}-0",
+            "pod": self.pod,
             "httpVersion": scope["http_version"],
             "method": scope["method"],
             "path": scope["path"],
@@ -201,10 +202,10 @@ async def _lifespan(receive: ASGIReceiveCallable, send: ASGISendCallable) -> Non
 
 
 @asynccontextmanager
-async def serve_grpc(name: str) -> AsyncIterator[int]:
+async def serve_grpc(name: str, pod: int = 0) -> AsyncIterator[int]:
     """A gRPC service, `GRPC_SERVICE`, with one method a kind of call. Messages are JSON: no generated code."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    server.add_generic_rpc_handlers((_grpc_handlers(name),))
+    server.add_generic_rpc_handlers((_grpc_handlers(name, pod),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
@@ -213,8 +214,8 @@ async def serve_grpc(name: str) -> AsyncIterator[int]:
         await server.stop(grace=_STOP_SECONDS)
 
 
-def _grpc_handlers(name: str) -> grpc.GenericRpcHandler:
-    echo = GrpcEcho(name)
+def _grpc_handlers(name: str, pod: int) -> grpc.GenericRpcHandler:
+    echo = GrpcEcho(name, pod)
     methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
         "Unary": grpc.unary_unary_rpc_method_handler(echo.unary),
         "ServerStream": grpc.unary_stream_rpc_method_handler(echo.server_stream),
@@ -227,8 +228,9 @@ def _grpc_handlers(name: str) -> grpc.GenericRpcHandler:
 class GrpcEcho:
     """The gRPC sample service: it returns what it was sent, with the principal that it saw."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, pod: int = 0) -> None:
         self.name = name
+        self.pod = f"{name}-{pod}"
 
     async def unary(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         """One message for one."""
@@ -258,14 +260,15 @@ class GrpcEcho:
         metadata = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
         caller = principal(metadata.get("x-forwarded-client-cert", ""))
         messages = [request.decode(errors="replace") for request in requests]
-        return json.dumps({"service": self.name, "principal": caller, "messages": messages}).encode()
+        answer = {"service": self.name, "pod": self.pod, "principal": caller, "messages": messages}
+        return json.dumps(answer).encode()
 
 
 # TCP
 
 
 @asynccontextmanager
-async def serve_tcp_echo(_name: str) -> AsyncIterator[int]:
+async def serve_tcp_echo(_name: str, _pod: int = 0) -> AsyncIterator[int]:
     """A TCP service that returns the bytes it gets."""
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -278,7 +281,7 @@ async def serve_tcp_echo(_name: str) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def serve_tcp_greeting(name: str) -> AsyncIterator[int]:
+async def serve_tcp_greeting(name: str, _pod: int = 0) -> AsyncIterator[int]:
     """A TCP service that speaks first (``220 <name> ready``), as SMTP and MySQL do, and then answers lines."""
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

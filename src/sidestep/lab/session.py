@@ -84,7 +84,8 @@ class Lab:
     def logs(self, machine: Machine, service: Service) -> dict[str, list[AccessLog]]:
         """The access logs along the way from a machine to a service."""
         gateways = [gateway.envoy.log for gateway in self.mesh.gateways]
-        return {"machine": [machine.log], "gateway": gateways, "sidecar": [self.mesh.pods[service.host].sidecar.log]}
+        sidecars = [pod.sidecar.log for pod in self.mesh.replicas[service.host]]
+        return {"machine": [machine.log], "gateway": gateways, "sidecar": sidecars}
 
     def marks(self, service: Service, machine: Machine | None = None) -> Marks:
         """To be taken before a call."""

@@ -124,6 +124,7 @@ Conditions = Annotated[
 ]
 UpgradePolicy = Annotated[str, Checked(_upgrade, ", ".join(_UPGRADES), {"type": "string", "enum": list(_UPGRADES)})]
 
+
 class Retries(Model):
     """When a request is sent again: `http[].retries` of a VirtualService."""
 

@@ -70,7 +70,13 @@ def _mutual_tls(port: EgressPort, trust_domain: str, alpn: tuple[str, ...]) -> R
         "tls_certificate_sds_secret_configs": _IDENTITY,
         "combined_validation_context": validation,
     }
-    context = typed("transport_sockets.tls.v3.UpstreamTlsContext", sni=port.sni, common_tls_context=common)
+    context = typed(
+        "transport_sockets.tls.v3.UpstreamTlsContext",
+        sni=port.sni,
+        # A resumed session is not asked for its certificate: an expired one would go on working (run on a real istiod).
+        max_session_keys=0,
+        common_tls_context=common,
+    )
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}
 
 

@@ -20,7 +20,9 @@ async def allowed(call: Call, lab: Lab) -> Outcome:
     """The call is answered, and the destination's sidecar knows the machine by its certificate."""
     marks = lab.marks(call.service)
     answer = await call.by(lab.machine)
-    seen = await marks.sidecar(lambda entry: entry.principal == str(lab.machine.spiffe_id) and not entry.refusal)
+    seen = await marks.sidecar(
+        lambda entry: entry.port == call.port and entry.principal == str(lab.machine.spiffe_id) and not entry.refusal
+    )
     if not answer.ok:
         return Outcome(Verdict.DENY, ok=False, detail=f"{answer.status} {answer.error}".strip())
     if seen is None:

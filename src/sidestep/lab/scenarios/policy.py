@@ -19,7 +19,7 @@ async def denied_by_policy(call: Call, lab: Lab) -> Outcome:
     """The sidecar knows the machine, and its policy admits somebody else."""
     marks = lab.marks(call.service)
     answer = await call.by(lab.machine)
-    seen = await marks.sidecar(lambda entry: entry.refusal.startswith("rbac_access_denied"))
+    seen = await marks.sidecar(lambda entry: entry.port == call.port and entry.refusal.startswith("rbac_access_denied"))
     said = " ".join(part for part in (answer.status, answer.error) if part)
     if answer.ok or seen is None or seen.principal != str(lab.machine.spiffe_id):
         return not_refused(answer, "no sidecar denied it by policy")
