@@ -58,7 +58,7 @@ class Gateway(Model):
     port: PortNumber = 15443
     """Port of the AUTO_PASSTHROUGH server."""
     status_port: PortNumber | None = None
-    """Where the gateway says that it is ready (15021 in Istio's own): tells a gateway that hangs from one that works."""
+    """Where it says that it is ready (15021 in Istio's own): tells a gateway that hangs from one that works."""
     locality: Locality | None = None
     """Where it is, as region/zone; gateways near a workload's own locality are preferred."""
     priority: Priority | None = None

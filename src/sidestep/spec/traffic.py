@@ -86,7 +86,7 @@ def _whole(lowest: int, highest: int) -> Checked:
             return value
         raise ValueError
 
-    schema = {"type": "integer", "minimum": lowest, "maximum": highest}
+    schema: dict[str, str | int | list[str]] = {"type": "integer", "minimum": lowest, "maximum": highest}
     return Checked(parse, f"a whole number from {lowest:,} to {highest:,}", schema)
 
 

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from sidestep.compile.envoy.resources import extension
+from sidestep.spec.traffic import Duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 UNLIMITED: Final = 4294967295
 _RETRIES_AT_ONCE: Final = 1024
 """Envoy's default of 3 makes most requests fail when a gateway dies (facts h)."""
-_PROBES_PER_SECOND: Final = {False: 20, True: 100}
-"""What all health checks of one machine may add up to: new connections, or requests on connections that are kept."""
 _READY: Final[Resource] = {"path": "/healthz/ready", "host": "gateway"}
 
 
@@ -36,13 +35,22 @@ def reach(machine: Machine, clusters: int) -> Resource:
         "upstream_connection_options": {"tcp_keepalive": KEEPALIVE},
         "endpoints": localities(machine, with_status_port=several),
         **(_asked(gateways, clusters) if several else {}),
-        **({"outlier_detection": OUTLIERS} if several else {}),
+        **({"outlier_detection": outliers(gateways)} if several else {}),
     }
+
+
+def outliers(gateways: Sequence[Gateway]) -> Resource:
+    """When a gateway is left out for a while because connections to it fail.
+
+    Taking connections is no proof that it works again, so where it is asked for no more than that, it has to wait.
+    """
+    ready = gateways[0].status_port is not None
+    return {**_OUTLIERS, **({} if ready else {"successful_active_health_check_uneject_host": False})}
 
 
 def asked_through(check: HealthCheck) -> Resource:
     """Asking the service itself: TLS through the gateway, to a pod and back."""
-    return _asking({**_times(str(check.interval), str(check.timeout)), "tcp_health_check": {}})
+    return _asking({**_times(check.interval, check.timeout), "tcp_health_check": {}})
 
 
 def _is_ip(address: str) -> bool:
@@ -81,23 +89,28 @@ def _asked(gateways: Sequence[Gateway], clusters: int) -> Resource:
     """Asking the gateways alone, in plain text: TLS would go all the way to the destination's pods.
 
     Whether each is ready where that is known, else whether it takes connections. The interval grows with the number of
-    clusters, because each of them asks every gateway.
+    clusters, because each of them asks every gateway: a machine opens no more than 20 connections a second to ask, or
+    asks no more than 100 times where the connections are kept.
     """
     status = gateways[0].status_port is not None
-    interval = f"{max(1, len(gateways) * clusters // _PROBES_PER_SECOND[status])}s"
+    probes = len(gateways) * clusters
+    interval = Duration(max(500, probes * 10)) if status else Duration(max(1000, probes * 50))
     how: Resource = {"http_health_check": _READY} if status else {"tcp_health_check": {}}
     plain = extension("envoy.transport_sockets.raw_buffer", "transport_sockets.raw_buffer.v3.RawBuffer")
     match: Resource = {"name": "health-check", "match": {"healthCheck": True}, "transport_socket": plain}
     criteria: Resource = {"transport_socket_match_criteria": {"healthCheck": True}}
-    return {**_asking({**_times(interval, "1s"), **how, **criteria}), "transport_socket_matches": [match]}
-
-
-def _times(interval: str, timeout: str) -> Resource:
     return {
-        "timeout": timeout,
-        "interval": interval,
-        "no_traffic_interval": interval,
-        "no_traffic_healthy_interval": interval,
+        **_asking({**_times(interval, Duration(750 if status else 1000)), **how, **criteria}),
+        "transport_socket_matches": [match],
+    }
+
+
+def _times(interval: Duration, timeout: Duration) -> Resource:
+    return {
+        "timeout": str(timeout),
+        "interval": str(interval),
+        "no_traffic_interval": str(interval),
+        "no_traffic_healthy_interval": str(interval),
         "unhealthy_threshold": 2,
         "healthy_threshold": 1,
     }
@@ -129,9 +142,9 @@ _DNS: Final = extension(
     dns_failure_refresh_rate={"base_interval": "2s", "max_interval": "10s"},
 )
 # Only what happens between here and the gateway counts: an application's own 5xx says nothing about the gateway.
-OUTLIERS: Final[Resource] = {
+_OUTLIERS: Final[Resource] = {
     "split_external_local_origin_errors": True,
-    "consecutive_local_origin_failure": 3,
+    "consecutive_local_origin_failure": 2,
     "enforcing_consecutive_5xx": 0,
     "enforcing_consecutive_gateway_failure": 0,
     "enforcing_success_rate": 0,

@@ -52,7 +52,9 @@ def tcp_proxy(port: EgressPort) -> Resource:
         "filters.network.tcp_proxy.v3.TcpProxy",
         stat_prefix=TCP_STAT_PREFIX,
         cluster=cluster_name(port),
-        max_connect_attempts=3,
+        # Long enough for a gateway that refuses connections to be left out, and the next one to be taken.
+        max_connect_attempts=5,
+        backoff_options={"base_interval": "0.025s", "max_interval": "0.250s"},
         **traffic.tcp_proxy_options(port),
         access_log=TCP_LOG,
     )
