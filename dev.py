@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Work on Sidestep: ``python3 dev.py lab``, ``test``, ``check``, ``lock``. Needs Python 3.11 and pip; sets up the rest.
+"""Work on Sidestep. Needs Python 3.11 or newer, and pip; sets up the rest.
 
-Everything is installed into ``.venv`` here, in the versions and with the hashes of ``requirements/``.
+Everything is installed into .venv beside this file, in the versions and with the hashes of requirements/.
 """
 
 from __future__ import annotations
@@ -18,20 +18,28 @@ ENVIRONMENT = HERE / ".venv"
 BIN = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / "python"
 STAMP = ENVIRONMENT / ".installed"
-LAYOUT = ["src", "tests", "bench", "dev.py"]
+"""What is installed: nothing where it is missing, as after an installation that failed."""
+PINNED = ("lab", "dev")
+"""Files of ``requirements/``; each holds what the one before it holds, and more."""
 
 
 def main() -> None:
     """Run the command that the first argument names."""
-    commands = {"lab": lab, "test": test, "check": check, "lock": lock, "install": install}
-    name = sys.argv[1] if len(sys.argv) > 1 else ""
-    if name not in commands:
-        sys.exit(f"usage: python3 dev.py {{{','.join(commands)}}} [ARGUMENT…]\n\n{__doc__}")
-    commands[name](sys.argv[2:])
+    commands = {each.__name__: each for each in (lab, test, check, install, docs, lock)}
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in {"-h", "--help"}:
+        lines = [f"  {name:<8} {command.__doc__}" for name, command in commands.items()]
+        print("usage: python3 dev.py COMMAND [ARGUMENT…]", "", *lines, "", (__doc__ or "").strip(), sep="\n")
+    elif name not in commands:
+        sys.exit(f"dev.py: no command {name!r}; there are {', '.join(commands)}")
+    elif sys.version_info < (3, 11):  # noqa: UP036 (what runs this file may be any Python)
+        sys.exit(f"Sidestep needs Python 3.11 or newer; this is {sys.version.split()[0]}, {sys.executable}")
+    else:
+        commands[name](arguments)
 
 
 def lab(arguments: list[str]) -> None:
-    """The mini mesh, as ``sidestep lab``."""
+    """The mini mesh: sidestep lab ARGUMENT…"""
     _set_up("lab")
     _become(["-m", "sidestep", "lab", *arguments])
 
@@ -57,8 +65,14 @@ def install(_arguments: list[str]) -> None:
     _set_up("dev")
 
 
+def docs(_arguments: list[str]) -> None:
+    """Write the reference in docs/ anew from the code."""
+    _set_up("dev")
+    _run([PYTHON, "docs/generate.py"])
+
+
 def lock(arguments: list[str]) -> None:
-    """Pin anew what ``pyproject.toml`` asks for; needs uv. ``--upgrade`` takes newer versions."""
+    """Pin anew what pyproject.toml asks for (needs uv; with --upgrade in the newest versions)."""
     uv = shutil.which("uv") or sys.exit("lock needs uv on PATH")
     for name, wanted in {"lab": ["--group", "build"], "dev": ["--group", "dev"]}.items():
         pins = ["--universal", "--generate-hashes", "--no-annotate", "--no-emit-index-url", "--no-header"]
@@ -67,17 +81,25 @@ def lock(arguments: list[str]) -> None:
 
 
 def _set_up(name: str) -> None:
-    pins = HERE / "requirements" / f"{name}.txt"
-    wanted = hashlib.sha256(pins.read_bytes() + (HERE / "pyproject.toml").read_bytes()).hexdigest()
+    wanted = _digest(name)
     installed = STAMP.read_text().split() if STAMP.exists() else []
     if wanted in installed:
         return
     print(f"Setting up .venv with requirements/{name}.txt (once; a minute or so) …", file=sys.stderr, flush=True)
     if not PYTHON.exists():
         _run([sys.executable, "-m", "venv", "--without-pip", ENVIRONMENT])
-    _install(["--require-hashes", "-r", pins])
+    STAMP.unlink(missing_ok=True)
+    _install(["--require-hashes", "-r", HERE / "requirements" / f"{name}.txt"])
     _install(["--no-deps", "--no-build-isolation", "-e", HERE])
-    STAMP.write_text("\n".join([*installed, wanted]))
+    # What other pins had put there may be gone, so only what is wanted still counts; dev holds all of lab.
+    held = {_digest(each) for each in PINNED[: PINNED.index(name) + 1]}
+    current = {_digest(each) for each in PINNED}
+    STAMP.write_text("\n".join(sorted(held | (current & set(installed)))))
+
+
+def _digest(name: str) -> str:
+    files = (HERE / "requirements" / f"{name}.txt", HERE / "pyproject.toml")
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _install(arguments: list[str | Path]) -> None:
@@ -85,8 +107,8 @@ def _install(arguments: list[str | Path]) -> None:
     if uv := shutil.which("uv"):
         _run([uv, "pip", "install", "-q", "--python", PYTHON, *arguments])
     else:
-        pip = [sys.executable, "-m", "pip", "--python", PYTHON, "--disable-pip-version-check"]
-        _run([*pip, "install", "-q", "--no-warn-script-location", *arguments])
+        pip = [sys.executable, "-m", "pip", "--python", str(PYTHON), "--disable-pip-version-check", "install", "-q"]
+        _run([*pip, "--no-warn-script-location", *arguments])
 
 
 def _run(command: list[str | Path]) -> None:

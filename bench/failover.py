@@ -10,15 +10,15 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import httpx2
-from measure import Report, options, scratch
 
+from measure import Report, options, scratch
 from sidestep import onboard
 from sidestep.files import write_set
 from sidestep.lab import clients
@@ -101,7 +101,7 @@ async def tcp_caller(port: int, load: Load) -> None:
         writer.close()
 
 
-CALLS: Final[dict[str, Callable[[int, Load], Awaitable[None]]]] = {
+CALLS: Final[dict[str, Callable[[int, Load], Coroutine[None, None, None]]]] = {
     "HTTP/1.1": lambda port, load: http_caller(port, load, http2=False),
     "HTTP/2": lambda port, load: http_caller(port, load, http2=True),
     "TCP": tcp_caller,

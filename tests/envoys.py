@@ -18,7 +18,7 @@ from sidestep.proxy.binary import Envoy, find
 from sidestep.proxy.validation import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from sidestep.onboard import Validate
@@ -35,6 +35,14 @@ def envoy() -> Envoy:
 def accepted() -> Validate:
     """Asks the real Envoy, as ``sidestep render`` does."""
     return partial(validate, envoy())
+
+
+def fake_envoy(path: Path, body: str) -> Path:
+    """A program that says it is Envoy, and then runs ``body`` in a shell."""
+    version = f"envoy  version: {envoy().build}"
+    path.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "{version}" && exit 0\n{body}\n', encoding="utf-8")
+    path.chmod(0o755)
+    return path
 
 
 def eventually(what: str, look: Callable[[], T | None], seconds: float = 15) -> T:
@@ -65,10 +73,9 @@ class Running:
         return json.loads(self._admin.request(path).body)
 
     def listeners(self) -> dict[str, tuple[str, int]]:
-        """Every listener that is open: name, and address and port really bound."""
+        """Every listener that is open: name, and address and port really bound (of a socket its path, and 0)."""
         statuses = self.get("/listeners?format=json").get("listener_statuses", [])
-        addresses = {status["name"]: status["local_address"]["socket_address"] for status in statuses}
-        return {name: (address["address"], address["port_value"]) for name, address in addresses.items()}
+        return {status["name"]: _bound(status["local_address"]) for status in statuses}
 
     def stats(self, pattern: str = "") -> dict[str, int]:
         """Counters and gauges whose name matches ``pattern``."""
@@ -92,12 +99,20 @@ class Running:
             return b""
 
 
+def _bound(address: Any) -> tuple[str, int]:
+    if "pipe" in address:
+        return address["pipe"]["path"], 0
+    return address["socket_address"]["address"], address["socket_address"]["port_value"]
+
+
 @contextmanager
-def running(directory: Path, *, listeners: set[str] | None = None) -> Iterator[Running]:
+def running(
+    directory: Path, *, listeners: set[str] | None = None, arguments: Sequence[str] = ("--disable-hot-restart",)
+) -> Iterator[Running]:
     """Runs ``envoy -c envoy.json`` in a bundle's directory until all of its listeners are open."""
     expected = names_in(directory / "lds.json") if listeners is None else listeners
     log = directory.parent / f"{directory.name}.log"
-    command = [str(envoy().path), "-c", "envoy.json", "--disable-hot-restart", "--concurrency", "1"]
+    command = [str(envoy().path), "-c", "envoy.json", *arguments, "--concurrency", "1"]
     with log.open("wb") as stream:
         process = subprocess.Popen(command, cwd=directory, stdout=stream, stderr=stream)
     try:

@@ -4,44 +4,51 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
 import ssl
 import subprocess
+import sys
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from click.testing import CliRunner, Result
 
-from sidestep.cli.ca import ca
-from sidestep.errors import CertificateError, OutputError
+import sidestep
+from sidestep import ca
+from sidestep.errors import OutputError
+from sidestep.files.writing import give
 from sidestep.pki.authority import Authority
 from sidestep.pki.identity import Identity
 from sidestep.pki.keys import new_key
 from sidestep.pki.pem import read_certificates
 from sidestep.pki.requests import new_request
 from sidestep.pki.spiffe import SpiffeId
+from tests import commands
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 BILLING = "spiffe://cluster.local/ns/vms/sa/billing"
 LAYOUT = {"ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem"}
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(ca, [str(one) for one in arguments], catch_exceptions=False)
+def run(*arguments: object) -> str:
+    """What ``sidestep ca ARGUMENTS`` says."""
+    ran = commands.run("ca", *arguments)
+    assert (ran.code, ran.err) == (0, "")
+    return ran.out
 
 
-def fails(*arguments: object) -> str:
-    """What click says of a command line that it does not take."""
-    result = run(*arguments)
-    assert result.exit_code == 2
-    return result.output
+def refused(code: int, reason: str, *arguments: object) -> None:
+    """It fails with ``code``, for a ``reason`` (a pattern), and says nothing else."""
+    ran = commands.run("ca", *arguments)
+    assert (ran.code, ran.out) == (code, "")
+    assert re.search(reason, ran.err), ran.err
 
 
 def tree(directory: Path) -> dict[str, bytes]:
@@ -61,7 +68,7 @@ def identity(directory: Path) -> Identity:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CA that tests only read."""
     directory = tmp_path_factory.mktemp("ca") / "ca"
-    assert run("init", directory, "--machines-trust-domain", "vms.example").exit_code == 0
+    run("init", directory, "--machines-trust-domain", "vms.example")
     return directory
 
 
@@ -153,7 +160,7 @@ def test_a_real_istiod_refuses_the_mesh_ca_with_the_wrong_key(made: Path, tmp_pa
 
 def test_init_says_what_each_folder_is_for(tmp_path: Path) -> None:
     directory = tmp_path / "a ca"
-    said = run("init", directory, "--machines-trust-domain", "vms.example").output
+    said = run("init", directory, "--machines-trust-domain", "vms.example")
     assert "offline" in said
     assert "trustDomains: [vms.example]" in said
     command = next(line for line in said.splitlines() if "kubectl" in line)
@@ -165,16 +172,15 @@ def test_init_again_changes_nothing(tmp_path: Path) -> None:
     run("init", tmp_path / "ca")
     before = tree(tmp_path)
     again = run("init", tmp_path / "ca")
-    assert again.exit_code == 0
-    assert "holds this CA already" in again.output
-    assert json.loads(run("init", tmp_path / "ca", "-o", "json").output)["created"] is False
+    assert "holds this CA already" in again
+    assert json.loads(run("init", tmp_path / "ca", "-o", "json"))["created"] is False
     assert tree(tmp_path) == before
 
 
 def test_init_again_is_content_without_the_root_that_went_offline(tmp_path: Path) -> None:
     run("init", tmp_path / "ca")
     (tmp_path / "ca" / "root").rename(tmp_path / "vault")
-    assert "already" in run("init", tmp_path / "ca").output
+    assert "already" in run("init", tmp_path / "ca")
     assert not (tmp_path / "ca" / "root").exists()
 
 
@@ -186,36 +192,67 @@ def test_init_never_overwrites(tmp_path: Path) -> None:
     run("init", tmp_path / "half")
     (tmp_path / "half" / "machines" / "ca-key.pem").unlink()
     before = tree(tmp_path)
-    with pytest.raises(OutputError, match=r"trust domain cluster\.local"):
-        run("init", tmp_path / "ca", "--trust-domain", "other.example")
-    for name in ("other", "file", "half"):
-        with pytest.raises(OutputError, match="holds no complete CA"):
-            run("init", tmp_path / name)
+    refused(6, r"trust domain cluster\.local", "init", tmp_path / "ca", "--trust-domain", "other.example")
+    for name in ("other", "half"):
+        refused(6, "holds no complete CA.*\nhint: name another", "init", tmp_path / name)
+    refused(6, "file: cannot be written: File exists", "init", tmp_path / "file")
     assert tree(tmp_path) == before
 
 
 def test_init_fills_an_empty_directory_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     (tmp_path / "ca").mkdir()
-    assert json.loads(run("init", tmp_path / "ca", "-o", "json").output)["created"] is True
+    assert json.loads(run("init", tmp_path / "ca", "-o", "json"))["created"] is True
     assert [path.name for path in tmp_path.iterdir()] == ["ca"]
+
+
+INTERRUPTED = """
+import os, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from sidestep import ca
+Path.replace = lambda *_: os._exit(9)
+ca.init(Path(sys.argv[1]), datetime.now(UTC))
+"""
+
+
+def test_init_that_was_interrupted_is_made_anew(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "ca")]
+    environment = os.environ | {"PYTHONPATH": str(Path(sidestep.__file__).parents[1])}
+    assert subprocess.run(command, env=environment, check=False).returncode == 9
+    assert any((tmp_path / "ca").iterdir())
+    assert "Made" in run("init", tmp_path / "ca")
+    run("issue", tmp_path / "ca", tmp_path / "certs", "--id", BILLING)
+    assert {path.name for path in (tmp_path / "ca").iterdir()} == {"root", "mesh", "machines"}
+
+
+def test_init_that_fails_leaves_no_half_a_ca(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    renames = iter([*"1234567"])
+    rename = Path.replace
+
+    def failing(self: Path, target: Path) -> Path:
+        if self.parents[1].name.startswith(".sidestep") and next(renames, None) is None:
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", failing)
+    refused(6, "No space left", "init", tmp_path / "ca")
+    assert not tree(tmp_path)
 
 
 def test_init_that_cannot_write_says_where(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match=r"cannot write .*file/ca"):
-        run("init", tmp_path / "file" / "ca")
+    refused(6, "file/ca: cannot be written: Not a directory", "init", tmp_path / "file" / "ca")
 
 
 @pytest.mark.parametrize("trust_domain", ["", "Upper", "a/b", "a b", "x" * 256, ".example"])
 def test_init_refuses_what_is_no_trust_domain(tmp_path: Path, trust_domain: str) -> None:
-    with pytest.raises(CertificateError, match=r"trust domain.*found.*allowed"):
-        run("init", tmp_path / "ca", "--trust-domain", trust_domain)
+    refused(7, "trust domain.*found.*allowed", "init", tmp_path / "ca", "--trust-domain", trust_domain)
     assert not list(tmp_path.iterdir())
 
 
 def test_issue_writes_a_set_that_verifies(made: Path, tmp_path: Path) -> None:
     name = "spiffe://vms.example/ns/vms/sa/billing"
-    said = run("issue", made, tmp_path / "certs", "--id", name, "-o", "json").output
+    said = run("issue", made, tmp_path / "certs", "--id", name, "-o", "json")
     issued = identity(tmp_path / "certs")
     issued.verify(datetime.now(UTC))
     assert str(issued.spiffe_id) == name == json.loads(said)["identity"]
@@ -233,6 +270,59 @@ def test_issue_again_renews(made: Path, tmp_path: Path) -> None:
     second.verify(datetime.now(UTC))
     assert second.key != first.key
     assert second.not_after - first.not_after > timedelta(days=5)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can write for others")
+def test_root_issues_for_whoever_owns_the_directory(made: Path, tmp_path: Path) -> None:
+    certs, name = tmp_path / "certs", "spiffe://vms.example/ns/vms/sa/billing"
+    certs.mkdir(mode=0o700)
+    (certs / "key.pem").write_text("an old one")
+    os.chown(certs, 12345, 23456)
+    run("issue", made, certs, "--id", name)
+    files = [certs / "..data", *(certs / "..data").iterdir()]
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in files} == {(12345, 23456)}
+    assert {(path.stat().st_mode & 0o777) for path in files[1:]} == {0o600}
+    run("issue", made, tmp_path / "mine", "--id", name)
+    assert (tmp_path / "mine" / "key.pem").stat().st_uid == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_root_gives_nothing_away_but_what_it_wrote(tmp_path: Path) -> None:
+    """The owner of the directory may put links where root has written."""
+    secret, version = tmp_path / "secret", tmp_path / "version"
+    secret.write_text("root's")
+    version.mkdir()
+    (version / "linked").hardlink_to(secret)
+    (version / "own").write_text("")
+    (tmp_path / "certs").mkdir()
+    os.chown(tmp_path / "certs", 12345, 23456)
+    owner = (tmp_path / "certs").stat()
+    give(version, owner)
+    assert (secret.stat().st_uid, (version / "own").stat().st_uid) == (0, 12345)
+    (version / "pointed").symlink_to(secret)
+    (tmp_path / "elsewhere").symlink_to(version)
+    for directory in (version, tmp_path / "elsewhere"):
+        with pytest.raises(OSError, match=r"symbolic links|Not a directory"):
+            give(directory, owner)
+    assert secret.stat().st_uid == 0
+
+
+def test_errors_are_json_for_programs(made: Path, tmp_path: Path) -> None:
+    ran = commands.run("ca", "issue", made, tmp_path, "--id", BILLING, "-o", "json")
+    assert (ran.code, ran.json["ok"], ran.json["error"]["exit_code"]) == (7, False, 7)
+    assert "may not sign" in ran.json["error"]["message"]
+
+
+def test_the_library_makes_loads_and_issues(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    made = ca.init(tmp_path / "ca", now, machines_trust_domain="vms.example")
+    assert (made.created, ca.init(tmp_path / "ca", now, machines_trust_domain="vms.example").created) == (True, False)
+    name = SpiffeId("vms.example", "vms", "billing")
+    issued = ca.issue(ca.load(made.directory, now), name, tmp_path / "certs", now, timedelta(hours=1))
+    assert issued.identity.spiffe_id == name
+    assert {path.read_bytes() for path in issued.files.values()} == set(issued.identity.files().values())
+    with pytest.raises(OutputError):
+        ca.init(tmp_path / "ca", now)
 
 
 def test_issue_takes_a_cacerts_directory(made: Path, tmp_path: Path) -> None:
@@ -253,37 +343,32 @@ def test_issue_for_a_bundle_takes_its_name(made: Path, tmp_path: Path) -> None:
 def test_issue_for_what_is_no_bundle_is_refused(made: Path, tmp_path: Path, content: str | None, reason: str) -> None:
     if content is not None:
         (tmp_path / "manifest.json").write_text(content)
-    with pytest.raises(CertificateError, match=reason):
-        run("issue", made, "--bundle", tmp_path)
+    refused(7, reason, "issue", made, "--bundle", tmp_path)
     assert not (tmp_path / "certs").exists()
 
 
 def test_issue_refuses_a_foreign_trust_domain_and_writes_nothing(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(CertificateError, match=r"may not sign .*allow only vms\.example"):
-        run("issue", made, tmp_path / "certs", "--id", BILLING)
+    refused(7, r"may not sign .*allow only vms\.example", "issue", made, tmp_path / "certs", "--id", BILLING)
     assert not (tmp_path / "certs").exists()
 
 
 @pytest.mark.parametrize("name", ["", "billing", "spiffe://vms.example/billing"])
 def test_issue_refuses_what_is_no_name(made: Path, tmp_path: Path, name: str) -> None:
-    with pytest.raises(CertificateError, match="not a SPIFFE ID"):
-        run("issue", made, tmp_path / "certs", "--id", name)
+    refused(7, "not a SPIFFE ID", "issue", made, tmp_path / "certs", "--id", name)
 
 
 def test_issue_without_a_ca_says_so(tmp_path: Path) -> None:
-    with pytest.raises(CertificateError, match=r"the CA in .*: ca-cert\.pem is missing"):
-        run("issue", tmp_path, tmp_path / "certs", "--id", BILLING)
+    refused(7, r"the CA in .*: ca-cert\.pem is missing", "issue", tmp_path, tmp_path / "certs", "--id", BILLING)
 
 
 @pytest.mark.parametrize("lifetime", ["0h", "-1h", "91d", "1", "h", "1.5h", "1w", "1h\n", "١h", "999999999d"])
 def test_issue_refuses_a_lifetime_it_cannot_grant(made: Path, tmp_path: Path, lifetime: str) -> None:
-    said = fails("issue", made, tmp_path, "--id", BILLING, f"--lifetime={lifetime}")
-    assert "allowed" in said
+    refused(2, "found.*\n?.*allowed", "issue", made, tmp_path, "--id", BILLING, f"--lifetime={lifetime}")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--id", BILLING], ["out"], ["out", "--bundle", "b"]])
 def test_issue_wants_a_directory_and_a_name_or_a_bundle(made: Path, arguments: list[str]) -> None:
-    assert "either OUT_DIR and --id, or --bundle" in fails("issue", made, *arguments)
+    refused(2, "either OUT_DIR and --id, or --bundle", "issue", made, *arguments)
 
 
 def test_a_loaded_ca_signs_requests_of_others(made: Path) -> None:

@@ -12,6 +12,8 @@
     ├── OutputError                 6   files cannot be written, or are not ours to replace
     ├── CertificateError            7   a certificate, key or CA cannot be read, made or trusted
     ├── MissingDependency           8   an optional package is not installed
+    ├── CommandNotExecutable        126 the command of `sidestep exec` cannot be run
+    ├── CommandNotFound             127 there is no such command
     └── Unfulfilled                 1   everything ran, and the answer is no (a scenario of the lab did not hold)
 
 A user's mistake never shows a traceback. The command line prints ``str(error)`` and, on a line of its own, ``hint``;
@@ -116,6 +118,18 @@ class MissingDependency(SidestepError):
     """A package that belongs to an extra is not installed."""
 
     exit_code = 8
+
+
+class CommandNotExecutable(SidestepError):
+    """The command that was to be run cannot be run. The exit code is that of shells and of env(1)."""
+
+    exit_code = 126
+
+
+class CommandNotFound(SidestepError):
+    """There is no such command. The exit code is that of shells and of env(1)."""
+
+    exit_code = 127
 
 
 class Unfulfilled(SidestepError):

@@ -16,14 +16,14 @@ from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import orjson
 
 from sidestep import spec as documents
 from sidestep.compile import Plan, compile_machine
 from sidestep.errors import OutputError, Problem, SpecError
-from sidestep.files import STAGING, FileTree, put_in_place, staged, translated
+from sidestep.files import FileTree, exclusive, put_in_place, staged, translated
 from sidestep.outputs import envoy
 
 if TYPE_CHECKING:
@@ -51,6 +51,15 @@ def bundles(spec: Spec, workload: str | None = None) -> list[Bundle]:
             [Problem("--workload" if workload else "documents", 0, 0, "", workload or "", allowed, message)]
         )
     return [Bundle(compile_machine(machine)) for machine in machines]
+
+
+def manifest(directory: Path) -> Mapping[str, Any]:
+    """The manifest of the bundle in ``directory``. Raises `OutputError` where there is none."""
+    with translated(directory):
+        found = _manifest(directory / envoy.MANIFEST)
+    if found is None:
+        raise OutputError(f"{directory}: holds no bundle", hint="sidestep render makes one.")
+    return found
 
 
 def directory_names(bundles: Sequence[Bundle]) -> list[str]:
@@ -110,14 +119,15 @@ class Bundle:
         If anything fails, what was there stays whole. With ``force`` other people's files of the same names are
         replaced too; with None for ``validate`` no Envoy is asked. Raises `OutputError` and what ``validate`` raises.
         """
-        present = _Present.read(directory)
-        if not force:
-            present.check(self)
-        changed, kept = present.compare(self.tree)
-        with staged(self.tree, directory) as staging:
-            if validate:
-                self._submit(staging, validate)
-            put_in_place(staging, directory, changed)
+        with exclusive(directory):
+            present = _Present.read(directory)
+            if not force:
+                present.check(self)
+            changed, kept = present.compare(self.tree)
+            with staged(self.tree, directory) as staging:
+                if validate:
+                    self._submit(staging, validate)
+                put_in_place(staging, directory, changed)
         return Installed(directory, present.manifest is None, tuple(changed), tuple(kept))
 
     def _submit(self, staging: Path, validate: Validate) -> None:
@@ -147,8 +157,7 @@ class _Present:
     def check(self, bundle: Bundle) -> None:
         """Raises `OutputError` where something would be overwritten that is not ours."""
         if self.manifest is None:
-            ours = {"certs", STAGING} | (set(bundle.tree.files) | {"sds"} if STAGING in self.entries else set())
-            foreign = sorted(self.entries - ours)
+            foreign = sorted(self.entries - {"certs"})
             reason = f"holds {', '.join(foreign[:5])}, and no bundle" if foreign else ""
         elif self.manifest.get("workload") != (workload := bundle.workload):
             reason = f"holds the bundle of another workload, not of {workload['namespace']}/{workload['name']}"

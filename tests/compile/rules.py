@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]
-from google.protobuf.struct_pb2 import Struct  # type: ignore[import-untyped]
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Struct
+
+from sidestep.spec import UnixSocket
 
 if TYPE_CHECKING:
     from sidestep.files import FileTree
@@ -75,10 +77,35 @@ class Made:
         chains = [chain for listener in self.listeners for chain in listener["filter_chains"]]
         return [filter_ for chain in chains for filter_ in chain["filters"]]
 
+    def route_configs(self) -> list[Any]:
+        """What every HTTP connection manager routes by: its own, or one of those in a file."""
+        by_name = {each["name"]: each for each in self.files.get("rds.json", {"resources": []})["resources"]}
+        managers = self.managers()
+        assert {each["rds"]["route_config_name"] for each in managers if "rds" in each} == set(by_name)
+        return [each.get("route_config") or by_name[each["rds"]["route_config_name"]] for each in managers]
+
     def routes(self) -> list[Any]:
-        """Every HTTP route."""
-        hosts = [host for manager in self.managers() for host in manager["route_config"]["virtual_hosts"]]
-        return [route for host in hosts for route in host["routes"]]
+        """Every HTTP route to a service."""
+        hosts = [host for config in self.route_configs() for host in config["virtual_hosts"]]
+        return [route for host in hosts for route in host["routes"] if "route" in route]
+
+    def listens(self) -> list[str]:
+        """Every address that the spec says, as it is written."""
+        proxy = self.machine.workload.spec.proxy
+        return [port.address for port in self.machine.egress if port.address] + ([str(proxy.listen)] if proxy else [])
+
+
+def tunnels(route: Any) -> bool:
+    """Whether a route is for CONNECT."""
+    return bool(route["match"] == {"connect_matcher": {}})
+
+
+def written(address: Any) -> str:
+    """A listener's address as it stands in a spec."""
+    if "pipe" in address:
+        return f"unix:{address['pipe']['path']}"
+    host, port = address["socket_address"]["address"], address["socket_address"]["port_value"]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def tls(cluster: Any) -> Any:
@@ -175,7 +202,7 @@ def every_name_is_there_once(made: Made) -> None:
     for resources in (made.clusters, made.listeners):
         names = [resource["name"] for resource in resources]
         assert sorted(set(names)) == sorted(names)
-    assert sorted(names) == sorted(f"egress|{port.listen}" for port in made.machine.egress)
+    assert sorted(name.partition("|")[2] for name in names) == sorted(made.listens())
 
 
 def gateways_are_those_of_the_spec_in_order(made: Made) -> None:
@@ -192,7 +219,7 @@ def a_lost_gateway_is_noticed(made: Made) -> None:
         assert cluster["circuit_breakers"]["thresholds"][0]["max_retries"] == 1024
         for check in cluster.get("health_checks", []):
             assert check["no_traffic_interval"] == check["interval"], "a minute by default: far too late"
-    for route in made.routes() if several else []:
+    for route in (route for route in made.routes() if several and not tunnels(route)):
         policy = route["route"]["retry_policy"]
         assert policy["retry_host_predicate"]
         assert policy["retry_priority"]
@@ -208,8 +235,8 @@ def http2_connections_are_spread(made: Made) -> None:
 
 def the_mesh_sees_who_calls(made: Made) -> None:
     metadata, labels = made.machine.workload.metadata, made.machine.workload.metadata.labels
-    for manager in made.managers():
-        added = {each["header"]["key"]: each for each in manager["route_config"]["request_headers_to_add"]}
+    for config in made.route_configs():
+        added = {each["header"]["key"]: each for each in config["request_headers_to_add"]}
         assert {each["append_action"] for each in added.values()} == {"OVERWRITE_IF_EXISTS_OR_ADD"}
         said = peer_metadata(added["x-envoy-peer-metadata"]["header"]["value"])
         assert {said["NAME"], said["WORKLOAD_NAME"]} == {metadata.name}
@@ -229,15 +256,19 @@ def peer_metadata(header: str) -> Any:
 
 
 def the_mesh_tells_nothing_of_itself(made: Made) -> None:
-    for manager in made.managers():
-        removed = manager["route_config"]["response_headers_to_remove"]
+    for config in made.route_configs():
+        removed = config["response_headers_to_remove"]
         assert {"x-envoy-peer-metadata", "x-envoy-peer-metadata-id"} <= set(removed)
 
 
 def nothing_listens_where_the_spec_does_not_say(made: Made) -> None:
-    wanted = [(str(port.listen.address), port.listen.port) for port in made.machine.egress]
-    addresses = [listener["address"]["socket_address"] for listener in made.listeners]
-    assert sorted((address["address"], address["port_value"]) for address in addresses) == sorted(wanted)
+    addresses = [listener["address"] for listener in made.listeners]
+    assert sorted(map(written, addresses)) == sorted(made.listens())
+    proxy = made.machine.workload.spec.proxy
+    modes: dict[str, int] = {}
+    for listen in [*(port.listen for port in made.machine.egress), proxy and proxy.address]:
+        modes |= {listen.path: listen.mode} if isinstance(listen, UnixSocket) else {}
+    assert {each["pipe"]["path"]: each["pipe"]["mode"] for each in addresses if "pipe" in each} == modes
     assert not any("additional_addresses" in listener for listener in made.listeners)
 
 
@@ -289,6 +320,9 @@ STATISTICS = {
 
 def what_is_not_idempotent_is_sent_once(made: Made) -> None:
     for route in made.routes():
+        if tunnels(route):
+            assert "retry_policy" not in route["route"]
+            continue
         retry_on = set(route["route"]["retry_policy"]["retry_on"].split(","))
         assert retry_on <= SAFE_FOR_ANY_METHOD | {"reset"}
         if not retry_on <= SAFE_FOR_ANY_METHOD:
@@ -304,16 +338,48 @@ def _methods(match: Any) -> set[str]:
 
 
 def every_request_has_a_route(made: Made) -> None:
-    for manager in made.managers():
-        [host] = manager["route_config"]["virtual_hosts"]
-        assert host["domains"] == ["*"]
-        assert host["routes"][-1]["match"] == {"prefix": "/"}
+    for config in made.route_configs():
+        *others, last = config["virtual_hosts"]
+        assert last["domains"] == ["*"]
+        assert not others or config["name"] == "proxy"
+        for host in config["virtual_hosts"]:
+            assert host["routes"][-1]["match"] == {"prefix": "/"}
+
+
+def the_proxy_is_not_open(made: Made) -> None:
+    """It goes to the egress of the workload by the names that these have in the mesh, and nowhere else."""
+    reached = set()
+    for config in (config for config in made.route_configs() if config["name"] == "proxy"):
+        clusters = {cluster["name"]: cluster for cluster in made.clusters}
+        for host in config["virtual_hosts"]:
+            for route in (route for route in host["routes"] if "route" in route):
+                _, number, _, name = re.split(r"\|", route["route"]["cluster"])
+                assert route["route"]["cluster"] in clusters
+                assert host["domains"][0] == f"{name}:{number}"
+                assert all(_means(domain, name, number) for domain in host["domains"])
+                assert tunnels(route) == any(
+                    "connect_config" in each for each in route["route"].get("upgrade_configs", [])
+                )
+                reached.add(route["route"]["cluster"])
+        assert reached == set(clusters), "it serves every egress"
+        assert {"direct_response"} == {key for route in host["routes"] for key in route} - {"match"}
+
+
+def _means(domain: str, host: str, port: str) -> bool:
+    name, colon, number = domain.partition(":")
+    labels = host.split(".")
+    assert "*" not in domain
+    short = [".".join(labels[:length]) for length in (1, 2, 3)] if labels[2:3] == ["svc"] else []
+    return (number == port if colon else port == "80") and name in {host, *short}
 
 
 def every_path_is_within_the_bundle(made: Made) -> None:
     paths = [path for name, value in made.files.items() if name != "manifest.json" for path in _paths(value)]
     assert "./certs/key.pem" in paths
+    elsewhere = {listen.removeprefix("unix:") for listen in made.listens()}
     for path in paths:
+        if path in elsewhere:
+            continue
         assert path == "." or path.startswith("./"), path
         assert ".." not in path
 
@@ -367,6 +433,7 @@ RULES: list[Callable[[Made], None]] = [
     statistics_are_limited,
     what_is_not_idempotent_is_sent_once,
     every_request_has_a_route,
+    the_proxy_is_not_open,
     every_path_is_within_the_bundle,
     nothing_secret_can_be_read_by_others,
     the_manifest_tells_what_is_there,

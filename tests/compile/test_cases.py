@@ -53,7 +53,7 @@ def test_a_field_that_envoy_does_not_know_is_noticed(place: str) -> None:
 
 def resources(bundle: Bundle) -> list[Any]:
     """All that a bundle's discovery files hold."""
-    return [*bundle.plan.listeners, *bundle.plan.clusters, bundle.plan.identity, bundle.plan.roots]
+    return [*bundle.plan.listeners, *bundle.plan.clusters, *bundle.plan.routes, bundle.plan.identity, bundle.plan.roots]
 
 
 @each_bundle
@@ -67,6 +67,7 @@ def test_envoy_runs_it(case: str, name: str, tmp_path: Path) -> None:
         assert taken(envoy) == {
             "listeners": {listener["name"] for listener in bundle.plan.listeners},
             "clusters": {cluster["name"] for cluster in bundle.plan.clusters},
+            "routes": {routes["name"] for routes in bundle.plan.routes},
             "secrets": {"default", "ROOTCA"},
         }
         assert rejections(envoy) == {}
@@ -76,10 +77,13 @@ def test_envoy_runs_it(case: str, name: str, tmp_path: Path) -> None:
 
 
 def on_any_free_port(discovery: Path) -> None:
-    """The same listeners on ports that the system picks, so that tests can run side by side."""
+    """The same listeners on ports that the system picks and sockets here, so that tests can run side by side."""
     response = json.loads(discovery.read_bytes())
     for listener in response["resources"]:
-        listener["address"]["socket_address"]["port_value"] = 0
+        if "pipe" in listener["address"]:
+            listener["address"]["pipe"]["path"] = f"./{listener['address']['pipe']['path'].rpartition('/')[2]}"
+        else:
+            listener["address"]["socket_address"]["port_value"] = 0
     discovery.write_text(json.dumps(response), encoding="utf-8")
 
 
@@ -88,10 +92,12 @@ def taken(envoy: Running) -> dict[str, set[str]]:
     dump = envoy.get("/config_dump")["configs"]
     sections = {section["@type"].rpartition(".")[2]: section for section in dump}
     clusters = sections["ClustersConfigDump"].get("dynamic_active_clusters", [])
+    routes = sections.get("RoutesConfigDump", {}).get("dynamic_route_configs", [])
     secrets = sections["SecretsConfigDump"].get("dynamic_active_secrets", [])
     return {
         "listeners": {each["name"] for each in sections["ListenersConfigDump"]["dynamic_listeners"]},
         "clusters": {each["cluster"]["name"] for each in clusters},
+        "routes": {each["route_config"]["name"] for each in routes},
         "secrets": {each["name"] for each in secrets},
     }
 

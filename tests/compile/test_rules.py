@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tests.documents import Fields
 
 EXAMPLE = "several-gateways-by-address-stand-in-for-each-other-in-order"
+PROXY = "an-http-proxy-serves-every-egress-by-name"
 each_rule = pytest.mark.parametrize("rule", RULES, ids=[rule.__name__ for rule in RULES])
 
 
@@ -75,6 +76,10 @@ def manager(files: Any) -> Any:
 
 def routes(files: Any) -> Any:
     return manager(files)["route_config"]["virtual_hosts"][0]["routes"]
+
+
+def virtual_hosts(files: Any) -> Any:
+    return first(files["rds.json"])["virtual_hosts"]
 
 
 def pins(files: Any) -> Any:
@@ -143,6 +148,18 @@ BREAKS: list[tuple[Callable[[Made], None], Callable[[Any], object]]] = [
         lambda f: routes(f)[0]["match"]["headers"][0]["string_match"]["safe_regex"].update(regex="GET|POST"),
     ),
     (rules.every_request_has_a_route, lambda f: routes(f).pop()),
+    *(
+        (rules.the_proxy_is_not_open, break_)
+        for break_ in (
+            lambda f: virtual_hosts(f)[0]["domains"].append("*"),
+            lambda f: virtual_hosts(f)[0]["domains"].append("reviews.bookinfo:9080"),
+            lambda f: virtual_hosts(f)[0]["domains"].append("api.example.com"),
+            lambda f: virtual_hosts(f)[0]["routes"][0]["route"].update(cluster="outbound|443||example.com"),
+            lambda f: virtual_hosts(f)[-1]["routes"][0].update(route={"cluster_header": "host"}),
+            lambda f: virtual_hosts(f)[-1].update(routes=virtual_hosts(f)[0]["routes"]),
+            lambda f: virtual_hosts(f).pop(0),
+        )
+    ),
     (
         rules.every_path_is_within_the_bundle,
         lambda f: f["envoy.json"]["dynamic_resources"]["lds_config"]["path_config_source"].update(path="/etc/lds.json"),
@@ -160,7 +177,7 @@ def http_options(files: Any) -> list[Any]:
 
 @pytest.mark.parametrize(("rule", "break_"), BREAKS, ids=[rule.__name__ for rule, _ in BREAKS])
 def test_notices_when_it_is_broken(rule: Callable[[Made], None], break_: Callable[[Any], object]) -> None:
-    whole = made(cases.bundles(EXAMPLE)["billing"])
+    whole = made(cases.bundles(PROXY if rule is rules.the_proxy_is_not_open else EXAMPLE)["billing"])
     files = json.loads(json.dumps(whole.files))
     break_(files)
     broken = {name: File(json.dumps(value).encode()) for name, value in files.items()}

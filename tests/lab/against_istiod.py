@@ -46,6 +46,7 @@ def _dict_differences(istiod: dict[str, Any], lab: dict[str, Any], path: str) ->
 
 def _list_differences(istiod: list[Any], lab: list[Any], path: str) -> dict[Difference, tuple[Any, Any]]:
     ours, theirs = {item["name"]: item for item in lab}, {item["name"]: item for item in istiod}
+    found: dict[Difference, tuple[Any, Any]]
     found = {(f"{path}[{name}]", MISSING): (theirs[name], None) for name in theirs.keys() - ours.keys()}
     found |= {(f"{path}[{name}]", ADDED): (None, ours[name]) for name in ours.keys() - theirs.keys()}
     both = [name for name in theirs if name in ours]

@@ -10,7 +10,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from against_istiod import (
+
+from tests.lab.against_istiod import (
     ADDED,
     CHANGED,
     MISSING,

@@ -16,7 +16,6 @@ from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
-from machine import HTTP1_ALPNS, HTTP2_ALPNS, TCP_ALPNS, Egress, machine
 
 from sidestep.lab import clients
 from sidestep.lab.envoys import LabEnvoy, Runtime
@@ -36,6 +35,7 @@ from sidestep.lab.watchdog import Watchdog, start_time
 from sidestep.pki.spiffe import SpiffeId
 from sidestep.proxy.binary import find
 from sidestep.proxy.validation import validate
+from tests.lab.machine import HTTP1_ALPNS, HTTP2_ALPNS, TCP_ALPNS, Egress, machine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -23,7 +23,7 @@ from sidestep.lab.services import (
 from sidestep.lab.topology import Application
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from sidestep.lab.clients import Answer
 
@@ -119,8 +119,8 @@ def test_tcp_echoes_and_greets() -> None:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_closed_port_is_an_answer(call: Callable[[int], Awaitable[Answer]]) -> None:
-    answer = asyncio.run(call(free_port()))  # type: ignore[arg-type]
+def test_a_closed_port_is_an_answer(call: Callable[[int], Coroutine[None, None, Answer]]) -> None:
+    answer = asyncio.run(call(free_port()))
     assert not answer.ok
     assert answer.error
 

@@ -18,7 +18,11 @@ from tests.commands import Ran, run
 from tests.spec import texts
 from tests.spec.texts import BOTH, mesh, workload
 
-BAD_INPUTS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("bad_inputs.yaml").read_bytes())
+BAD_INPUTS: dict[str, Any] = {
+    case: value
+    for file in sorted(Path(__file__).parent.glob("bad_inputs*.yaml"))
+    for case, value in yaml.safe_load(file.read_bytes()).items()
+}
 
 
 def text_of(case: Any) -> str:

@@ -18,8 +18,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a character that the terminal lacks is no reason to fail
-    terminal = Terminal()
+    given = [*(sys.argv[1:] if arguments is None else arguments)]
+    terminal = Terminal(given)
     try:
-        sidestep.main(args=arguments, prog_name="sidestep", standalone_mode=False, obj=terminal)
+        code = sidestep.main(args=given, prog_name="sidestep", standalone_mode=False, obj=terminal)
     except BaseException as error:  # whatever it is, the user gets a line and a code
-        sys.exit(terminal.fail(error))
+        code = terminal.fail(error)
+    sys.exit(code)  # what a command gave to ctx.exit is returned by click; else None

@@ -17,6 +17,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "lab": "Start a mini mesh of real Envoys here and watch a machine call it.",
     "validate": "Check documents and show what they mean.",
     "render": "Write each workload's bundle: an ordinary Envoy directory.",
+    "env": "Print the variables by which applications find a bundle's services.",
+    "exec": "Run a command that finds a bundle's services.",
     "ca": "A certificate authority for the mesh and for machines.",
     "schema": "Print the JSON Schema of the documents, for editors.",
     "completion": "Print the shell's completion script.",

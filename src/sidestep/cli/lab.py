@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from sidestep.cli import lab_report
 from sidestep.cli.terminal import Terminal, format_option
 from sidestep.errors import MissingDependency, OutputError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sidestep.lab.scenarios import Scenario
-    from sidestep.lab.session import Lab, Result
+    from sidestep.lab.session import Lab
     from sidestep.lab.watchdog import Watchdog
     from sidestep.proxy.binary import Envoy
 
@@ -59,7 +59,12 @@ def lab(
         return
     from sidestep.proxy.binary import find
 
-    fine = asyncio.run(_play(terminal, find(envoy_path), chosen, keep, stay=not once and not terminal.json))
+    stay = not once and not terminal.json
+    try:
+        fine = asyncio.run(_play(terminal, find(envoy_path), chosen, keep, stay=stay))
+    except asyncio.CancelledError:
+        terminal.remark("terminated")
+        ctx.exit(143)
     ctx.exit(0 if fine else 1)
 
 
@@ -84,17 +89,50 @@ async def _play(
     from sidestep.lab.watchdog import Watchdog
 
     _end_on_sigterm()
-    version = ".".join(map(str, envoy.version))
-    with Watchdog() as watchdog, _directory(keep, watchdog) as directory:
-        terminal.remark(f"Starting a mesh of real Envoys ({version}, from {envoy.source}) on loopback …")
-        async with open_lab(envoy, directory, watchdog) as opened:
-            _introduce(terminal, opened)
-            results = [_shown(terminal, result) async for result in run(opened, scenarios)]
-            _conclude(terminal, results)
+    with Watchdog() as watchdog, _directory(terminal, keep, watchdog) as directory:
+        version = ".".join(map(str, envoy.version))
+        terminal.remark(f"Starting real Envoys on loopback ({version}, from {envoy.source})")
+        terminal.progress("… gateways, sidecars, sample services, the machine: a few seconds")
+        async with open_lab(envoy, directory, watchdog) as lab:
+            lab_report.introduce(terminal, lab)
+            results = []
+            async for result in run(lab, _announced(terminal, scenarios)):
+                lab_report.show(terminal, result)
+                results.append(result)
+            lab_report.conclude(terminal, results)
             if stay:
-                _invite(terminal, opened)
-                await asyncio.Event().wait()
+                await _stay(terminal, lab)
+            terminal.progress("… stopping")
+    terminal.progress("")
     return all(result.outcome.ok for result in results)
+
+
+def _announced(terminal: Terminal, scenarios: Iterable[Scenario]) -> Iterator[Scenario]:
+    for scenario in scenarios:
+        terminal.progress(f"… {scenario.name}: {scenario.title}")
+        yield scenario
+
+
+async def _stay(terminal: Terminal, lab: Lab) -> None:
+    """Until Ctrl-C, which is the usual end from here on."""
+    from sidestep.lab.watch import watch
+
+    async def tell() -> None:
+        async for call in watch(lab):
+            lab_report.seen(terminal, call)
+
+    ended, loop, telling = asyncio.Event(), asyncio.get_running_loop(), asyncio.create_task(tell())
+    loop.add_signal_handler(signal.SIGINT, ended.set)
+    lab_report.invite(terminal, lab)
+    try:
+        waiting = asyncio.create_task(ended.wait())
+        await asyncio.wait([waiting, telling], return_when=asyncio.FIRST_COMPLETED)
+        if telling.done():
+            await telling
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+        telling.cancel()
+    terminal.remark("")  # after the terminal's ^C
 
 
 def _end_on_sigterm() -> None:
@@ -105,7 +143,7 @@ def _end_on_sigterm() -> None:
 
 
 @contextmanager
-def _directory(keep: Path | None, watchdog: Watchdog) -> Iterator[Path]:
+def _directory(terminal: Terminal, keep: Path | None, watchdog: Watchdog) -> Iterator[Path]:
     if keep is None:
         directory = Path(tempfile.mkdtemp(prefix="sidestep-lab-"))
         watchdog.temporary(directory)
@@ -121,74 +159,7 @@ def _directory(keep: Path | None, watchdog: Watchdog) -> Iterator[Path]:
         raise OutputError(f"{keep}: {error.strerror}") from error
     if occupied:
         raise OutputError(f"{keep}: is not empty", hint="Choose an empty or new directory for --keep.")
-    yield keep.absolute()
-    print(f"Everything is in {keep}", file=sys.stderr)
-
-
-def _introduce(terminal: Terminal, lab: Lab) -> None:
-    gateways = " and ".join(f"{gateway.address}:{gateway.port}" for gateway in lab.mesh.gateways)
-    services = ", ".join(
-        f"{pod.service.name}.{pod.service.namespace} ({pod.service.mtls})" for pod in lab.mesh.pods.values()
-    )
-    terminal.say(f"mesh:     east-west gateways {gateways}, mode AUTO_PASSTHROUGH")
-    terminal.say(f"          {services}, each behind a sidecar")
-    terminal.say(f"machine:  {lab.machine.spiffe_id}, from this spec:")
-    terminal.say()
-    terminal.say(_indented(lab.machine.spec[1].read_text()))
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.splitlines()) + "\n"
-
-
-def _shown(terminal: Terminal, result: Result) -> Result:
-    outcome, scenario = result.outcome, result.scenario
-    mark = click.style("✓", fg="green") if outcome.ok else click.style("✗", fg="red")
-    expected = "passes" if scenario.expect == "allow" else "refused"
-    terminal.say(f"{mark} {scenario.name:<26} {expected:<8} {scenario.title} ({result.milliseconds:.0f} ms)")
-    terminal.say(click.style(f"      {outcome.detail}", dim=outcome.ok))
-    return result
-
-
-def _conclude(terminal: Terminal, results: Sequence[Result]) -> None:
-    failed = [result.scenario.name for result in results if not result.outcome.ok]
-    terminal.say()
-    terminal.say(
-        f"{len(results) - len(failed)} of {len(results)} as they must be"
-        + (f"; not: {', '.join(failed)}" if failed else "")
-    )
-    scenarios = [
-        {
-            "name": result.scenario.name,
-            "expect": result.scenario.expect,
-            "result": result.outcome.result,
-            "ok": result.outcome.ok,
-            "detail": result.outcome.detail,
-            "ms": result.milliseconds,
-        }
-        for result in results
-    ]
-    terminal.answer({"scenarios": scenarios, "ok": not failed})
-
-
-def _invite(terminal: Terminal, lab: Lab) -> None:
-    from sidestep.lab import sample
-
-    listen = lab.machine.listen
-    bundle = lab.machine.bundle
-    terminal.say()
-    terminal.say("Everything is still up. Try, in another terminal:")
-    for what, command in (
-        ("allowed: reviews tells whom it saw", f"curl http://127.0.0.1:{listen(sample.REVIEWS, 9080)}/"),
-        ("denied: payroll admits somebody else", f"curl -i http://127.0.0.1:{listen(sample.PAYROLL, 9080)}/"),
-        ("TCP: what you type comes back", f"nc 127.0.0.1 {listen(sample.LEDGER, 9000)}"),
-        (
-            "the spec, its bundle, and every call",
-            f"ls {bundle.parent / 'spec'} {bundle}; tail -f {bundle.parent / 'logs'}/stdout.log",
-        ),
-        ("the machine's Envoy", f"curl --unix-socket {bundle}/admin.sock http://admin/clusters"),
-    ):
-        terminal.say(click.style(f"  # {what}", dim=True))
-        terminal.say(f"  {command}")
-    terminal.say()
-    terminal.say("Ctrl-C ends it and removes everything.")
+    try:
+        yield keep.absolute()
+    finally:
+        terminal.remark(f"Everything is in {keep}")

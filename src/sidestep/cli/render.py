@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from sidestep.cli import collector
 from sidestep.cli.terminal import Terminal, format_option
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from sidestep.onboard import Bundle, Installed, Validate
 
 
@@ -53,16 +56,17 @@ def render(
     from sidestep import onboard
 
     spec = onboard.load(files)
-    terminal.warn(spec.warnings)
     validate = None if unsafe_skip_validation else _validator(envoy_path)
     bundles = onboard.bundles(spec, workload)
+    shortages = [*_short_of_files(bundles)]
+    terminal.warn(shortages)
     names = [""] if len(bundles) == 1 else onboard.directory_names(bundles)
     results = []
     for bundle, name in zip(bundles, names, strict=True):
         installed = bundle.install(output / name, validate=validate, force=force)
         _for_people(terminal, bundle, installed)
         results.append(_for_programs(bundle, installed))
-    terminal.answer({"ok": True, "warnings": spec.warnings, "bundles": results})
+    terminal.answer({"ok": True, "warnings": [*spec.warnings, *shortages], "bundles": results})
 
 
 def _validator(path: str | None) -> Validate:
@@ -72,9 +76,18 @@ def _validator(path: str | None) -> Validate:
     return partial(validate, find(path))
 
 
+def _short_of_files(bundles: Sequence[Bundle]) -> Iterator[str]:
+    """Warnings for those that need more open files than this shell's limit; an Envoy has a worker a CPU."""
+    from sidestep.proxy.limits import shortage
+
+    for bundle in bundles:
+        if problem := shortage(len(bundle.plan.listeners), os.cpu_count() or 1):
+            yield f"{bundle.workload['name']}: {problem}"
+
+
 def _for_people(terminal: Terminal, bundle: Bundle, installed: Installed) -> None:
-    egress = bundle.plan.machine.egress
-    count = f"{len(egress):,} listener{'s' if len(egress) != 1 else ''}"
+    listeners = bundle.plan.listeners
+    count = f"{len(listeners):,} listener{'s' if len(listeners) != 1 else ''}"
     name = click.style(bundle.workload["name"], bold=True)
     terminal.say(f"{name}: {installed.directory} {installed.state}, {count}, for {bundle.plan.machine.identity}")
     if installed.restart:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
+import textwrap
 import traceback
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,7 +30,9 @@ EXIT_CODES: Final[Mapping[int, str]] = {
     7: "a certificate, key or CA is wrong",
     8: "an optional package is missing",
     70: "a bug of ours",
-    130: "interrupted",
+    130: "interrupted (Ctrl-C)",
+    141: "nobody reads the output any more",
+    143: "terminated",
 }
 _SHOWN_ROWS: Final = 40
 
@@ -35,18 +40,41 @@ _SHOWN_ROWS: Final = 40
 class Terminal:
     """Where a command prints. Standard output is for results, standard error for everything about them."""
 
-    def __init__(self) -> None:
+    def __init__(self, arguments: Sequence[str] = ()) -> None:
+        """``arguments`` are those of the command line: they tell the form of an error that ends the reading of them."""
+        self._arguments = arguments
+        self._in_progress = False
         self.json = False
         self.color: bool | None = False if os.environ.get("NO_COLOR") else None
 
     def say(self, text: str = "") -> None:
         """A line of the result, for people only."""
         if not self.json:
+            self.progress("")
             click.echo(text, color=self.color)
 
     def remark(self, text: str) -> None:
-        """A line beside the result: progress, a warning."""
+        """A line beside the result: a warning, how things stand."""
+        self.progress("")
         click.echo(text, err=True, color=self.color)
+
+    def progress(self, text: str) -> None:
+        """What is being done now, where somebody watches; whatever is printed next takes its place."""
+        if (text or self._in_progress) and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+            click.echo(f"\r\x1b[K{text[: self.width - 1]}", err=True, nl=False, color=True)
+        self._in_progress = bool(text)
+
+    def wrapped(self, text: str, *, indent: int) -> str:
+        """``text`` with an indent, in lines that fit where somebody watches; else in one."""
+        if not sys.stdout.isatty():
+            return " " * indent + text
+        prefix = " " * indent
+        return textwrap.fill(text, self.width, initial_indent=prefix, subsequent_indent=prefix, break_on_hyphens=False)
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal."""
+        return shutil.get_terminal_size().columns
 
     def warn(self, warnings: Iterable[str]) -> None:
         """Warnings, a line each."""
@@ -72,26 +100,28 @@ class Terminal:
 
     def fail(self, error: BaseException) -> int:
         """Prints an error that ended the command and returns the exit code."""
-        if isinstance(error, click.exceptions.Exit):
-            return error.exit_code
         if isinstance(error, click.ClickException):
-            error.show()
-            return error.exit_code
+            return self._misused(error)
         if isinstance(error, (click.Abort, KeyboardInterrupt)):
             self.remark("interrupted")
             return 130
-        if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
         if isinstance(error, SystemExit):
-            return error.code if isinstance(error.code, int) else 1
+            return _exit_code(error)
         return self._ours(error) if isinstance(error, SidestepError) else self._bug(error)
+
+    def _misused(self, error: click.ClickException) -> int:
+        self.json = self.json or _asks_for_json(error, self._arguments)
+        if self.json:
+            usage = error.ctx.get_usage() if isinstance(error, click.UsageError) and error.ctx else ""
+            self._answer_error(error.format_message(), usage, error.exit_code)
+        else:
+            error.show()
+        return error.exit_code
 
     def _ours(self, error: SidestepError) -> int:
         if self.json:
             problems = [problem.as_dict() for problem in error.problems] if isinstance(error, SpecError) else []
-            details = {"message": str(error), "hint": error.hint, "problems": problems, "exit_code": error.exit_code}
-            self.answer({"ok": False, "error": details})
+            self._answer_error(str(error), error.hint, error.exit_code, problems)
         else:
             self.remark(f"{click.style('error:', fg='red')} {error}")
             if error.hint:
@@ -99,11 +129,38 @@ class Terminal:
         return error.exit_code
 
     def _bug(self, error: BaseException) -> int:
-        with tempfile.NamedTemporaryFile("w", prefix="sidestep-", suffix=".log", delete=False) as log:
-            log.writelines(traceback.format_exception(error))
-        message = f"this is a bug of ours ({type(error).__name__}); the details are in {Path(log.name)}"
-        self.remark(f"{click.style('error:', fg='red')} {message}")
+        trace = "".join(traceback.format_exception(error))
+        message = f"this is a bug of ours ({type(error).__name__})"
+        try:
+            with tempfile.NamedTemporaryFile("w", prefix="sidestep-", suffix=".log", delete=False) as log:
+                log.write(trace)
+            message = f"{message}; the details are in {Path(log.name)}"
+        except OSError:  # no directory takes it
+            self.remark(trace)
+        if self.json:
+            self._answer_error(message, "", 70)
+        else:
+            self.remark(f"{click.style('error:', fg='red')} {message}")
         return 70
+
+    def _answer_error(self, message: str, hint: str, exit_code: int, problems: Sequence[object] = ()) -> None:
+        details = {"message": message, "hint": hint, "problems": problems, "exit_code": exit_code}
+        self.answer({"ok": False, "error": details})
+
+
+def _exit_code(end: SystemExit) -> int:
+    """Click ends with 1 at a broken pipe, having seen to that nothing more is written; no command of ours does."""
+    return end.code if isinstance(end.code, int) and end.code != 1 else 141
+
+
+def _asks_for_json(error: click.ClickException, arguments: Sequence[str]) -> bool:
+    """Whether the command line has ``-o json``, where an argument before it was wrong and it was never come to."""
+    ctx = error.ctx if isinstance(error, click.UsageError) else None
+    options = [option for option in ctx.command.params if option.callback is _format] if ctx else []
+    names = [name for option in options for name in option.opts]
+    spelt = [f"{name}=json" if name.startswith("--") else f"{name}json" for name in names]
+    apart = [*pairwise(arguments)]
+    return any(one in arguments for one in spelt) or any((name, "json") in apart for name in names)
 
 
 def _format(ctx: click.Context, _parameter: click.Parameter, value: str) -> None:

@@ -42,7 +42,12 @@ def _for_people(terminal: Terminal, spec: Spec) -> None:
     for machine in spec.machines:
         metadata = machine.workload.metadata
         terminal.say(f"{metadata.name} is {machine.identity} and calls mesh {machine.mesh.metadata.name}:")
-        rows = [[str(port.listen), f"{port.service.host}:{port.number}", port.protocol] for port in machine.egress]
+        rows = [
+            [port.address or "(by name)", f"{port.service.host}:{port.number}", port.protocol]
+            for port in machine.egress
+        ]
+        if machine.workload.spec.proxy:
+            rows.append([str(machine.workload.spec.proxy.listen), "each of them by name", "HTTP proxy"])
         terminal.table(["LISTENS ON", "FOR", "PROTOCOL"], rows)
         terminal.say()
     services = sum(len(mesh.spec.services) for mesh in spec.meshes)
@@ -57,7 +62,7 @@ def _for_people(terminal: Terminal, spec: Spec) -> None:
 def _for_programs(machine: Machine) -> dict[str, object]:
     metadata = machine.workload.metadata
     egress = [
-        {"listen": str(port.listen), "host": port.service.host, "port": port.number, "protocol": port.protocol}
+        {"listen": port.address, "host": port.service.host, "port": port.number, "protocol": port.protocol}
         for port in machine.egress
     ]
     mesh = machine.mesh.metadata.name
@@ -67,4 +72,5 @@ def _for_programs(machine: Machine) -> dict[str, object]:
         "identity": machine.identity,
         "mesh": mesh,
         "egress": egress,
+        "proxy": str(machine.workload.spec.proxy.listen) if machine.workload.spec.proxy else None,
     }

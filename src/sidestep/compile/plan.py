@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sidestep.compile.envoy import bootstrap, clusters, listeners, secrets
+from sidestep.compile.envoy import bootstrap, clusters, listeners, proxy, secrets
 from sidestep.compile.envoy.peer_metadata import PeerMetadata
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ class Plan:
     bootstrap: Resource
     listeners: list[Resource]
     clusters: list[Resource]
+    routes: list[Resource]
+    """Route configurations that change more often than their listeners."""
     identity: Resource
     """Secret: the workload's certificate and key, from files."""
     roots: Resource
@@ -29,7 +31,7 @@ class Plan:
     @property
     def static_bootstrap(self) -> Resource:
         """The same with everything inline: ``--mode validate`` does not read what is dynamic (facts k)."""
-        return bootstrap.static(self.bootstrap, self.listeners, self.clusters)
+        return bootstrap.static(self.bootstrap, proxy.inline(self.listeners, self.routes), self.clusters)
 
 
 def compile_machine(machine: Machine) -> Plan:
@@ -38,7 +40,8 @@ def compile_machine(machine: Machine) -> Plan:
     return Plan(
         machine=machine,
         bootstrap=bootstrap.dynamic(metadata),
-        listeners=listeners.egress(machine, metadata),
+        listeners=[*listeners.egress(machine, metadata), *proxy.listeners(machine)],
+        routes=proxy.routes(machine, metadata),
         clusters=clusters.egress(machine),
         identity=secrets.identity(),
         roots=secrets.roots(),

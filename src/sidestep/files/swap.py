@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidestep.errors import OutputError
-from sidestep.files.writing import locked, translated, write
+from sidestep.files.writing import give, locked, translated, write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,8 +27,9 @@ def write_set(directory: Path, contents: Mapping[str, bytes], *, mode: int = 0o6
     adopted first: their own bytes become the first version, so that turning them into links changes nothing that a
     reader sees. Names of the last set that are not in this one go; other files are left alone.
 
-    Files get ``mode``, their directory 0700. Writers wait for one another. Raises `OutputError` when something cannot
-    be written or is not ours to replace; the set in place is then still whole.
+    Files get ``mode``, their directory 0700. Root gives them to the owner of ``directory``, who must be able to read
+    them, and to renew them without root. Writers wait for one another. Raises `OutputError` when something cannot be
+    written or is not ours to replace; the set in place is then still whole.
     """
     _check_names(contents)
     with translated(directory):
@@ -80,6 +81,7 @@ def _swap(directory: Path, contents: Mapping[str, bytes], mode: int) -> None:
     try:
         for name, content in contents.items():
             write(version / name, content, mode)
+        give(version, directory.stat())
         _link(directory, _CURRENT, version.name)
     except BaseException:
         shutil.rmtree(version, ignore_errors=True)

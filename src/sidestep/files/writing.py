@@ -20,6 +20,28 @@ def write(path: Path, content: bytes, mode: int) -> None:
         os.fsync(descriptor)
 
 
+def give(directory: Path, owner: os.stat_result) -> None:
+    """Makes a directory and its files the owner's, where root has written them for somebody else.
+
+    The owner may be at work beside it, and must not get a file of root's by putting a link where we wrote one: no link
+    is followed, and no file given away that has a second name.
+    """
+    if os.name != "posix" or os.geteuid() != 0 or owner.st_uid == 0:
+        return
+    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        for name in os.listdir(folder):  # noqa: PTH208 (by descriptor, so that nobody can swap it)
+            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+            try:
+                if os.fstat(file).st_nlink == 1:
+                    os.fchown(file, owner.st_uid, owner.st_gid)
+            finally:
+                os.close(file)
+        os.fchown(folder, owner.st_uid, owner.st_gid)
+    finally:
+        os.close(folder)
+
+
 @contextmanager
 def locked(directory: Path, *, wait: bool) -> Iterator[None]:
     """Keeps other writers out of ``directory``, where the system has locks for directories.
@@ -38,6 +60,10 @@ def locked(directory: Path, *, wait: bool) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise OutputError(f"{directory}: another process is writing there") from None
+        with translated(directory):
+            replaced = not os.path.samestat(os.fstat(descriptor), directory.stat())
+        if replaced:  # by a writer that found nothing there, failed, and removed what it had made
+            raise OutputError(f"{directory}: another process is writing there")
         yield
         with translated(directory):
             os.fsync(descriptor)

@@ -85,12 +85,17 @@ class AccessLog:
 
     def since(self, mark: int) -> list[Entry]:
         """Everything logged after a mark, oldest first. Envoy writes a moment after the fact: see `wait`."""
+        return self.read(mark)[0]
+
+    def read(self, mark: int, most: int | None = None) -> tuple[list[Entry], int]:
+        """What was logged after a mark, oldest first and at ``most`` so many, and the mark after that."""
         if not self._path.exists():
-            return []
+            return [], mark
         with self._path.open("rb") as log:
             log.seek(mark)
-            written, _, _ = log.read().rpartition(b"\n")
-        return [Entry(json.loads(line)) for line in written.splitlines()]
+            written, end, _ = log.read().rpartition(b"\n")
+        lines = (written + end).splitlines(keepends=True)[:most]
+        return [Entry(json.loads(line)) for line in lines], mark + sum(map(len, lines))
 
     async def wait(self, mark: int, wanted: Callable[[Entry], bool], *, deadline: float = 5.0) -> Entry | None:
         """The first wanted entry after a mark, as soon as it is there; None when it does not come."""

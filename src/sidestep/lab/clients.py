@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -19,14 +20,16 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from sidestep.lab.services import GRPC_SERVICE
+from sidestep.proxy.admin import short
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from pathlib import Path
 
 DEADLINE = 10.0
 """Seconds that one call may take."""
+_NO_PROXY = (("grpc.enable_http_proxy", 0),)
 _CHANNEL_OPTIONS = (
-    ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),
 )
@@ -55,14 +58,32 @@ async def http1(
     *,
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
+    by_name: str = "",
     deadline: float = DEADLINE,
 ) -> Answer:
     """One request over HTTP/1.1: GET, or POST where there is a body.
 
-    Pass ``headers={"host": …}`` to ask for a service by name.
+    Pass ``headers={"host": …}`` to ask for a service by name. With ``by_name`` (host and port) the local port is an
+    HTTP proxy's, which here and below is called as clients call the one that ``http_proxy`` names.
     """
-    request = _request(port, path, body, headers)
-    return await _attempt(lambda: _http(request, http2=False), deadline)
+    if not by_name:
+        request = _request(port, path, body, headers)
+        return await _attempt(lambda: _http(request, _http_client()), deadline)
+    request = httpx2.Request(
+        "GET" if body is None else "POST", f"http://{by_name}{path}", content=body, headers=headers
+    )
+    return await _attempt(lambda: _http(request, _http_client(proxy=_proxy(port))), deadline)
+
+
+def _proxy(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
+
+
+async def unix(path: Path, *, deadline: float = DEADLINE) -> Answer:
+    """One GET over a unix-domain socket."""
+    with short(path) as name:
+        client = httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(uds=name), timeout=DEADLINE)
+        return await _attempt(lambda: _http(httpx2.Request("GET", "http://localhost/"), client), deadline)
 
 
 async def http2(
@@ -75,7 +96,7 @@ async def http2(
 ) -> Answer:
     """The same over HTTP/2 with prior knowledge."""
     request = _request(port, path, body, headers)
-    return await _attempt(lambda: _http(request, http2=True), deadline)
+    return await _attempt(lambda: _http(request, _http_client(http2=True)), deadline)
 
 
 def _request(port: int, path: str, body: bytes | None, headers: Mapping[str, str] | None) -> httpx2.Request:
@@ -83,29 +104,29 @@ def _request(port: int, path: str, body: bytes | None, headers: Mapping[str, str
     return httpx2.Request(method, f"http://127.0.0.1:{port}{path}", content=body, headers=headers)
 
 
-async def _http(request: httpx2.Request, *, http2: bool) -> Answer:
-    async with _http_client(http2=http2) as client:
+async def _http(request: httpx2.Request, client: httpx2.AsyncClient) -> Answer:
+    async with client:
         response = await client.send(request)
     text = response.text
     error = "" if response.is_success else text.strip()[:300] or response.reason_phrase
     return Answer(response.is_success, str(response.status_code), text, _principal(text), error=error)
 
 
-def _http_client(*, http2: bool = False, connections: int = 1) -> httpx2.AsyncClient:
+def _http_client(*, http2: bool = False, connections: int = 1, proxy: str | None = None) -> httpx2.AsyncClient:
     limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
     return httpx2.AsyncClient(
-        http1=not http2, http2=http2, verify=False, trust_env=False, timeout=DEADLINE, limits=limits
+        http1=not http2, http2=http2, verify=False, trust_env=False, timeout=DEADLINE, limits=limits, proxy=proxy
     )
 
 
-async def grpc_unary(port: int, message: str = "hello", *, deadline: float = DEADLINE) -> Answer:
-    """One gRPC call: a message for a message."""
+async def grpc_unary(port: int, message: str = "hello", *, by_name: str = "", deadline: float = DEADLINE) -> Answer:
+    """One gRPC call: a message for a message. gRPC calls a proxy by CONNECT."""
 
     async def call(channel: grpc.aio.Channel) -> list[bytes]:
         method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_method("Unary"))
         return [await method(message.encode())]
 
-    return await _grpc(port, call, [message], deadline)
+    return await _grpc(port, call, [message], deadline, by_name)
 
 
 async def grpc_server_stream(port: int, message: str = "hello", *, deadline: float = DEADLINE) -> Answer:
@@ -150,11 +171,18 @@ def _method(name: str) -> str:
 
 
 async def _grpc(
-    port: int, call: Callable[[grpc.aio.Channel], Awaitable[list[bytes]]], expected: Sequence[str], deadline: float
+    port: int,
+    call: Callable[[grpc.aio.Channel], Awaitable[list[bytes]]],
+    expected: Sequence[str],
+    deadline: float,
+    by_name: str = "",
 ) -> Answer:
+    target = by_name or f"127.0.0.1:{port}"
+    way: Sequence[tuple[str, str | int]] = [("grpc.http_proxy", _proxy(port))] if by_name else _NO_PROXY
+
     async def attempt() -> Answer:
         try:
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=_CHANNEL_OPTIONS) as channel:
+            async with grpc.aio.insecure_channel(target, options=[*_CHANNEL_OPTIONS, *way]) as channel:
                 replies = [reply.decode() for reply in await call(channel)]
         except grpc.aio.AioRpcError as error:
             return Answer(ok=False, status=error.code().name, error=error.details() or "")
@@ -164,11 +192,13 @@ async def _grpc(
     return await _attempt(attempt, deadline)
 
 
-async def tcp_echo(port: int, message: bytes = b"ping", *, deadline: float = DEADLINE) -> Answer:
-    """Send bytes and read as many back."""
+async def tcp_echo(port: int, message: bytes = b"ping", *, by_name: str = "", deadline: float = DEADLINE) -> Answer:
+    """Send bytes and read as many back. A proxy is called by CONNECT."""
 
     async def attempt() -> Answer:
         async with _tcp(port) as (reader, writer):
+            if by_name and (refusal := await _connect(reader, writer, by_name)):
+                return refusal
             writer.write(message)
             got = b""
             with suppress(ConnectionError):
@@ -179,6 +209,18 @@ async def tcp_echo(port: int, message: bytes = b"ping", *, deadline: float = DEA
             return Answer(ok=True, text=_text(got))
 
     return await _attempt(attempt, deadline)
+
+
+async def _connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, by_name: str) -> Answer | None:
+    """Asks for a tunnel; the answer where there is none."""
+    writer.write(f"CONNECT {by_name} HTTP/1.1\r\nhost: {by_name}\r\n\r\n".encode())
+    head = _text(await reader.readuntil(b"\r\n\r\n"))
+    status = head.split(" ", 2)[1]
+    if status == "200":
+        return None
+    length = re.search(r"(?im)^content-length: (\d+)", head)
+    body = _text(await reader.readexactly(int(length[1]))) if length else ""
+    return Answer(ok=False, status=status, text=body, error=body.strip())
 
 
 async def tcp_greeting(port: int, line: str = "NOOP", *, deadline: float = DEADLINE) -> Answer:
@@ -217,15 +259,18 @@ async def _tcp(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.S
             await writer.wait_closed()
 
 
-async def websocket(port: int, messages: Sequence[str] = ("one", "two"), *, deadline: float = DEADLINE) -> Answer:
-    """Upgrade to a WebSocket, and have each message echoed."""
-    return await _attempt(lambda: _websocket(f"ws://127.0.0.1:{port}/", messages), deadline)
+async def websocket(
+    port: int, messages: Sequence[str] = ("one", "two"), *, by_name: str = "", deadline: float = DEADLINE
+) -> Answer:
+    """Upgrade to a WebSocket, and have each message echoed. A proxy is called by CONNECT."""
+    uri, proxy = (f"ws://{by_name}/", _proxy(port)) if by_name else (f"ws://127.0.0.1:{port}/", None)
+    return await _attempt(lambda: _websocket(uri, messages, proxy), deadline)
 
 
-async def _websocket(uri: str, messages: Sequence[str]) -> Answer:
+async def _websocket(uri: str, messages: Sequence[str], proxy: str | None) -> Answer:
     got: list[str] = []
     try:
-        async with connect(uri, proxy=None, close_timeout=1) as connection:
+        async with connect(uri, proxy=proxy, close_timeout=1) as connection:
             for message in messages:
                 await connection.send(message)
                 got.append(str(await connection.recv()))

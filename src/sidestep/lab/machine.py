@@ -34,13 +34,15 @@ class Calls:
 
     service: Service
     port: int
-    listen: int
+    listen: int | str
+    """A port on 127.0.0.1, or a socket in the bundle's directory."""
 
     def __str__(self) -> str:
         protocol = next(port.protocol for port in self.service.ports if port.number == self.port)
         said = ", protocol: HTTP" if protocol is Protocol.UNDECLARED else ""
         host = f"{self.service.name}.{self.service.namespace}"
-        return f"  - {{host: {host}, port: {self.port}{said}, listen: 127.0.0.1:{self.listen}}}"
+        address = f"127.0.0.1:{self.listen}" if isinstance(self.listen, int) else f"unix:./{self.listen}"
+        return f"  - {{host: {host}, port: {self.port}{said}, listen: {address}}}"
 
 
 @dataclass
@@ -52,6 +54,8 @@ class Machine:
     mesh: Mesh
     envoy: Envoy
     egress: list[Calls]
+    proxy: int
+    """The local port of its HTTP proxy."""
     process: Process = field(init=False)
 
     @property
@@ -71,7 +75,14 @@ class Machine:
 
     def listen(self, service: Service, port: int) -> int:
         """The local port that stands for a service's."""
-        return next(calls.listen for calls in self.egress if (calls.service, calls.port) == (service, port))
+        return next(each.listen for each in self._calls(service, port) if isinstance(each.listen, int))
+
+    def socket(self, service: Service, port: int) -> Path:
+        """The unix-domain socket that stands for a service's port."""
+        return self.bundle / next(each.listen for each in self._calls(service, port) if isinstance(each.listen, str))
+
+    def _calls(self, service: Service, port: int) -> list[Calls]:
+        return [calls for calls in self.egress if (calls.service, calls.port) == (service, port)]
 
     def render(self) -> onboard.Installed:
         """Writes the spec and (re)renders the bundle from it, as ``sidestep render`` does."""
@@ -101,6 +112,7 @@ apiVersion: sidestep/v1alpha1
 kind: Workload
 metadata: {{name: {self.spiffe_id.service_account}, namespace: {self.spiffe_id.namespace}}}
 spec:
+  proxy: {{listen: 127.0.0.1:{self.proxy}}}
   egress:
 {lines}
 """
@@ -140,12 +152,17 @@ async def start_machine(
     runtime: Runtime,
     *,
     egress: Sequence[tuple[Service, int]],
+    sockets: Sequence[tuple[Service, int]] = (),
     identity: Identity,
     edit: Edit | None = None,
 ) -> AsyncIterator[Machine]:
-    """Onboards a machine that calls ``egress`` and runs its Envoy until the end of the block."""
+    """Onboards a machine that calls ``egress`` and runs its Envoy until the end of the block.
+
+    It listens on a port for each of ``egress``, on a socket for each of ``sockets``, and on one port for all by name.
+    """
     listens = [Calls(service, port, runtime.ports.reserve()) for service, port in egress]
-    machine = Machine(spiffe_id, directory, mesh, runtime.envoy, listens)
+    listens += [Calls(service, port, f"{service.name}-{port}.sock") for service, port in sockets]
+    machine = Machine(spiffe_id, directory, mesh, runtime.envoy, listens, runtime.ports.reserve())
     machine.render()
     machine.hold(identity)
     if edit:

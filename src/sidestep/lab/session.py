@@ -22,7 +22,7 @@ from sidestep.lab.identities import Authorities
 from sidestep.lab.machine import Calls, Edit, Machine, start_machine
 from sidestep.lab.mesh import Mesh, start_mesh
 from sidestep.lab.ports import Ports
-from sidestep.lab.scenarios import EGRESS, Call, Outcome, Scenario, Verdict
+from sidestep.lab.scenarios import EGRESS, SOCKETS, Call, Outcome, Scenario, Verdict
 from sidestep.lab.topology import Service
 from sidestep.lab.watchdog import Watchdog
 from sidestep.pki.identity import Identity
@@ -121,13 +121,14 @@ class Lab:
     @asynccontextmanager
     async def added(self, service: Service, port: int) -> AsyncIterator[int]:
         """Adds a service to the machine's spec for the length of the block; gives the local port."""
-        calls = Calls(service, port, self.runtime.ports.reserve())
+        listen = self.runtime.ports.reserve()
+        calls = Calls(service, port, listen)
         self.machine.egress.append(calls)
         await asyncio.to_thread(self.machine.render)
         try:
             await _eventually(lambda: self._knows(service, port))
-            await _eventually(lambda: _accepts(calls.listen))
-            yield calls.listen
+            await _eventually(lambda: _accepts(listen))
+            yield listen
         finally:
             self.machine.egress.remove(calls)
             await asyncio.to_thread(self.machine.render)
@@ -155,7 +156,7 @@ async def open_lab(envoy: Envoy, directory: Path, watchdog: Watchdog) -> AsyncIt
         async with start_mesh(sample.MESH, authorities, directory / "mesh", runtime) as mesh:
             identity = authorities.machine(_BILLING)
             async with start_machine(
-                mesh, _BILLING, directory / "machine", runtime, egress=EGRESS, identity=identity
+                mesh, _BILLING, directory / "machine", runtime, egress=EGRESS, sockets=SOCKETS, identity=identity
             ) as machine:
                 yield Lab(mesh, machine, directory, runtime)
 

@@ -4,6 +4,7 @@
 
     envoy.json          bootstrap; changing it takes a restart
     cds.json lds.json   clusters and listeners, watched
+    rds.json            the names that its proxy knows, where it has one; watched
     sds/                where the certificate and the roots are read from, watched
     certs/              cert-chain.pem, key.pem, root-cert.pem: put there by whoever issues them, watched
     manifest.json       what the bundle was made from, and a digest of every other file
@@ -39,13 +40,16 @@ def render(plan: Plan) -> FileTree:
     files = {
         BOOTSTRAP: _file(plan.bootstrap),
         "cds.json": _discovery(plan.clusters),
+        # Before the listener that reads it: Envoy refuses a source that is not there.
+        **({"rds.json": _discovery(plan.routes)} if plan.routes else {}),
         "lds.json": _discovery(plan.listeners),
         "sds/identity.json": _discovery([plan.identity]),
         "sds/roots.json": _discovery([plan.roots]),
     }
     if plan.machine.roots:
         files[ROOTS] = File(plan.machine.roots)
-    files[MANIFEST] = _file(_manifest(plan.machine, files))
+    digests = {path: file.digest for path, file in files.items()}
+    files[MANIFEST] = _file({**manifest(plan.machine), "sha256": digests})
     return FileTree(files, directories={"sds": 0o755, DIRECTORY.removeprefix("./"): _PRIVATE})
 
 
@@ -65,8 +69,9 @@ def _file(value: Json) -> File:
     return File(orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
-def _manifest(machine: Machine, files: dict[str, File]) -> Resource:
-    metadata = machine.workload.metadata
+def manifest(machine: Machine) -> Resource:
+    """What a bundle says of itself, but for the digests of its files."""
+    metadata, proxy = machine.workload.metadata, machine.workload.spec.proxy
     return {
         "apiVersion": machine.workload.api_version,
         "kind": KIND,
@@ -75,8 +80,8 @@ def _manifest(machine: Machine, files: dict[str, File]) -> Resource:
         "mesh": machine.mesh.metadata.name,
         "sidestep": __version__,
         "egress": [
-            {"listen": str(port.listen), "host": port.service.host, "port": port.number, "protocol": port.protocol}
+            {"listen": port.address, "host": port.service.host, "port": port.number, "protocol": port.protocol}
             for port in machine.egress
         ],
-        "sha256": {path: file.digest for path, file in files.items()},
+        **({"proxy": str(proxy.listen)} if proxy else {}),
     }

@@ -75,8 +75,8 @@ def _unix_socket(path: Path, timeout: float) -> socket.socket:
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connected.settimeout(timeout)
     try:
-        with _short(path) as short:
-            connected.connect(short)
+        with short(path) as name:
+            connected.connect(name)
     except OSError:
         connected.close()
         raise
@@ -84,7 +84,7 @@ def _unix_socket(path: Path, timeout: float) -> socket.socket:
 
 
 @contextmanager
-def _short(path: Path) -> Iterator[str]:
+def short(path: Path) -> Iterator[str]:
     """A name of ``path`` that fits a socket's address (108 bytes on Linux), by way of an open directory."""
     if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
         yield str(path)

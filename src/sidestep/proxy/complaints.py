@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-_ENTRY = re.compile(r"^\[\d{4}-\d\d-\d\d [\d:.]+\]\[\d+\]\[(\w+)\]\[\w+\] (?:\[[^\]\n]*\] )?", re.MULTILINE)
+_ENTRY = re.compile(r"^\[\d{4}-\d\d-\d\d [\d:.]+\]\[\d+\]\[(\w+)\]\[(\w+)\] (?:\[[^\]\n]*\] )?", re.MULTILINE)
 _DEBUG_DUMP = re.compile(r"goo\.gle/debug\w+.*\n: ", re.DOTALL)
 _DEBUG_MARK = re.compile(r"goo\.gle/debug\w+\s*")
 _JSON_DUMP = re.compile(r"(Unable to parse JSON as proto \(.*?\)): *[{\[].*", re.DOTALL)
 _PREFIX = re.compile(r"^error initializing configuration '[^']*': ")
 
+_CRASH = "backtrace"
+"""The logger of a crash's addresses."""
 _LONGEST = 700
 _TAIL = 256 * 1024
 
@@ -21,11 +23,14 @@ _TAIL = 256 * 1024
 def essential(log: str, most: int = 3) -> str:
     """The last ``most`` different entries of the gravest level in ``log``, one a line, each at most 700 characters.
 
+    A crash's addresses, which come last, are left out where anything else of that level says what it was about.
     Without entries of level warning or above (a crash, say) the last lines as they are.
     """
     entries = _entries(log)
     for levels in (("critical",), ("error",), ("warning",)):
-        grave = dict.fromkeys(_shortened(text) for level, text in entries if level in levels)
+        of_level = [(logger, text) for level, logger, text in entries if level in levels]
+        telling = [text for logger, text in of_level if logger != _CRASH] or [text for _, text in of_level]
+        grave = dict.fromkeys(_shortened(text) for text in telling)
         if grave:
             return "\n".join(list(grave)[-most:])
     lines = [line.strip() for line in log.splitlines() if line.strip()]
@@ -42,10 +47,11 @@ def essential_of(path: Path, offset: int = 0) -> str:
         return ""
 
 
-def _entries(log: str) -> list[tuple[str, str]]:
+def _entries(log: str) -> list[tuple[str, str, str]]:
+    """Level, logger and text of each entry."""
     heads = list(_ENTRY.finditer(log))
     ends = [*(head.start() for head in heads[1:]), len(log)]
-    return [(head[1], log[head.end() : end]) for head, end in zip(heads, ends, strict=False)]
+    return [(head[1], head[2], log[head.end() : end]) for head, end in zip(heads, ends, strict=False)]
 
 
 def _shortened(text: str) -> str:

@@ -6,19 +6,24 @@ brings a workload together with the mesh that it names, ``load`` does all three 
 
 from sidestep.spec.load import Spec, load, schema
 from sidestep.spec.model import Gateway, Mesh, Port, Service, Workload
+from sidestep.spec.proxy import Proxy
 from sidestep.spec.resolve import EgressPort, Machine
 from sidestep.spec.scalars import Listen, Protocol
+from sidestep.spec.sockets import LocalAddress, UnixSocket
 
 __all__ = [
     "EgressPort",
     "Gateway",
     "Listen",
+    "LocalAddress",
     "Machine",
     "Mesh",
     "Port",
     "Protocol",
+    "Proxy",
     "Service",
     "Spec",
+    "UnixSocket",
     "Workload",
     "load",
     "schema",

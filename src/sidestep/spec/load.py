@@ -15,6 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from sidestep.errors import CertificateError, Problem, SpecError
+from sidestep.spec import proxy
 from sidestep.spec.documents import MAX_BYTES, Document, Path, printable, read, shown
 from sidestep.spec.model import API_VERSION, AnyWorkload, Mesh, Workload
 from sidestep.spec.resolve import Machine, Resolution, Services, clashes
@@ -111,6 +112,7 @@ class _Loader:
             for index, egress in enumerate(workload.spec.egress):
                 resolution.add(index, egress)
             self._problems += resolution.problems
+            self._problems += proxy.problems(document, workload.spec)
             together[workload.spec.machine].append((workload, resolution))
             machines.append(Machine(self._meshes[name][1], workload, tuple(resolution.ports), roots[name]))
         self._problems += clashes(together.values())
@@ -270,7 +272,7 @@ def _warnings(machines: Iterable[Machine]) -> Iterator[str]:
     for machine in machines:
         name = machine.workload.metadata.name
         for port in machine.egress:
-            if not port.listen.is_loopback:
+            if port.listen and not port.listen.is_loopback:
                 yield f"{name}: whoever reaches {port.listen} calls {port.service.host} as {machine.identity}"
     for service in {port.service.host: port.service for machine in machines for port in machine.egress}.values():
         if service.unsafe_any_workload_of:

@@ -10,13 +10,13 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from sidestep.spec.base import Model
+from sidestep.spec.proxy import Proxy, mode_is_of_a_socket
 from sidestep.spec.scalars import (
     Address,
     DnsName,
     FileName,
     LabelKey,
     LabelValue,
-    ListenAddress,
     Locality,
     Name,
     PortNumber,
@@ -27,6 +27,7 @@ from sidestep.spec.scalars import (
     TrustDomain,
     not_allowed,
 )
+from sidestep.spec.sockets import ListenOnOrNone, SocketMode
 from sidestep.spec.traffic import HealthCheck, Retries, Timespan, TrafficPolicy
 
 API_VERSION: Final = "sidestep/v1alpha1"
@@ -176,7 +177,7 @@ class Egress(Model):
     """One port of the service; without it every port, each listened on under its own number."""
     protocol: PortProtocol | None = None
     """What to speak on a port that the Mesh lists without a protocol."""
-    listen: ListenAddress | None = None
+    listen: ListenOnOrNone | None = None
     """Local address for the application to call; 127.0.0.1 and the service's port number unless said otherwise."""
     subset: Name | None = None
     """A subset that a DestinationRule in the mesh defines."""
@@ -188,6 +189,13 @@ class Egress(Model):
     """Connections and outlier detection, as in a DestinationRule."""
     health_check: HealthCheck | None = None
     """Asks the service through every gateway; without it, only the gateways are asked."""
+    socket_mode: SocketMode | None = None
+    """Mode of the file where `listen` is a unix-domain socket; "0600" unless said otherwise."""
+
+    @model_validator(mode="after")
+    def _mode_is_of_a_socket(self) -> Self:
+        mode_is_of_a_socket(self.listen, self.socket_mode)
+        return self
 
 
 class WorkloadSpec(Model):
@@ -201,6 +209,8 @@ class WorkloadSpec(Model):
     """Name of the machine (or group) that it runs on. Workloads of one machine cannot share a listen address."""
     locality: Locality | None = None
     """Where it is, as region/zone."""
+    proxy: Proxy | None = None
+    """Serves every egress by name, too: an HTTP proxy on one local address."""
     egress: Annotated[list[Egress], Field(min_length=1)]
     """The services that it calls."""
 

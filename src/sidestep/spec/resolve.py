@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import islice
-from typing import Final
+from typing import Final, TypeAlias
 
 from sidestep.errors import Problem
 from sidestep.spec.documents import Document, Path, shown
 from sidestep.spec.model import Egress, Mesh, Port, Service, Workload
-from sidestep.spec.scalars import Listen, Protocol
+from sidestep.spec.proxy import PATH as PROXY
+from sidestep.spec.proxy import with_mode
+from sidestep.spec.scalars import UNSPECIFIED, Listen, Protocol
+from sidestep.spec.sockets import NONE, LocalAddress
 from sidestep.spec.traffic import NO_TRAFFIC, Traffic
 from sidestep.spec.traffic_checks import findings
 
@@ -28,8 +31,14 @@ class EgressPort:
     protocol: Protocol
     declared: bool
     """Whether Istio was told the protocol; where not, it detects it on every connection."""
-    listen: Listen
+    listen: LocalAddress | None
+    """None where it is called by name only, through the workload's proxy."""
     traffic: Traffic = NO_TRAFFIC
+
+    @property
+    def address(self) -> str | None:
+        """``listen`` as it is written."""
+        return str(self.listen) if self.listen else None
 
     @property
     def sni(self) -> str:
@@ -106,7 +115,7 @@ class Resolution:
         if service is None:
             return
         ports = self._ports(path, egress, service)
-        if egress.listen and len(ports) > 1:
+        if egress.listen not in {None, NONE} and len(ports) > 1:
             self._problem(
                 (*path, "listen"), "one address cannot stand for several ports", str(egress.listen), "add `port`"
             )
@@ -115,7 +124,7 @@ class Resolution:
         for port in ports:
             protocol = self._protocol(path, egress, service, port)
             if protocol:
-                listen = egress.listen or Listen("127.0.0.1", port.number)
+                listen = _local_address(egress, port)
                 self._take(path, EgressPort(service, port.number, protocol, port.protocol is not None, listen, traffic))
 
     def _take(self, path: Path, port: EgressPort) -> None:
@@ -175,29 +184,55 @@ def _listing(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
+def _local_address(egress: Egress, port: Port) -> LocalAddress | None:
+    if egress.listen is None:
+        return Listen("127.0.0.1", port.number)
+    return None if isinstance(egress.listen, str) else with_mode(egress.listen, egress.socket_mode)
+
+
+Claim: TypeAlias = tuple[Path, LocalAddress, str]
+"""Where in a document an address is taken, which one, and for what."""
+
+
 def clashes(machines: Iterable[Sequence[tuple[Workload, Resolution]]]) -> Iterator[Problem]:
     """Listen addresses that are taken twice, among the workloads of each machine."""
     for workloads in machines:
-        taken: dict[tuple[bool, int], dict[str, str]] = defaultdict(dict)
-        for workload, resolution in workloads:
-            for port, path in zip(resolution.ports, resolution.paths, strict=True):
-                listen = port.listen
-                owners = taken[":" in listen.address, listen.port]
-                owner = _owner(owners, listen)
+        taken: dict[Hashable, dict[str, str]] = defaultdict(dict)
+        for number, (workload, resolution) in enumerate(workloads):
+            for path, listen, purpose in _claims(workload, resolution):
+                place, address = _place(listen, number)
+                owners = taken[place]
+                owner = _owner(owners, address)
                 if owner:
                     yield _clash(resolution.document, path, listen, owner)
                 else:
-                    owners[listen.address] = f"{workload.metadata.name} for {port.service.host}:{port.number}"
+                    owners[address] = f"{workload.metadata.name} for {purpose}"
 
 
-def _owner(owners: Mapping[str, str], listen: Listen) -> str | None:
-    """Who keeps ``listen`` from being bound: the same address, or either of the two standing for every address."""
-    if not owners or listen.address in owners:
-        return owners.get(listen.address)
-    everywhere = next((owners[address] for address in ("0.0.0.0", "::") if address in owners), None)
-    return everywhere or (next(iter(owners.values())) if listen.is_unspecified else None)
+def _claims(workload: Workload, resolution: Resolution) -> Iterator[Claim]:
+    """Every address that a workload listens on."""
+    for port, path in zip(resolution.ports, resolution.paths, strict=True):
+        if port.listen:
+            yield (*path, "listen"), port.listen, f"{port.service.host}:{port.number}"
+    if workload.spec.proxy:
+        yield PROXY, workload.spec.proxy.listen, "its proxy"
 
 
-def _clash(document: Document, path: Path, listen: Listen, owner: str) -> Problem:
+def _place(listen: LocalAddress, workload: int) -> tuple[Hashable, str]:
+    """What two addresses must have in common to clash, and what tells them apart within that."""
+    if isinstance(listen, Listen):
+        return (":" in listen.address, listen.port), listen.address
+    return (workload if listen.is_in_bundle else None), listen.path
+
+
+def _owner(owners: Mapping[str, str], address: str) -> str | None:
+    """Who keeps ``address`` from being bound: the same address, or either of the two standing for every address."""
+    if not owners or address in owners:
+        return owners.get(address)
+    everywhere = next((owners[each] for each in UNSPECIFIED if each in owners), None)
+    return everywhere or (next(iter(owners.values())) if address in UNSPECIFIED else None)
+
+
+def _clash(document: Document, path: Path, listen: LocalAddress, owner: str) -> Problem:
     allowed = "a `listen` address of its own, or another `machine` for one of two workloads"
-    return document.problem((*path, "listen"), f"already listened on by {owner}", found=str(listen), allowed=allowed)
+    return document.problem(path, f"already listened on by {owner}", found=str(listen), allowed=allowed)

@@ -76,6 +76,9 @@ _HTTP: Final = frozenset((Protocol.HTTP, Protocol.HTTP2, Protocol.GRPC))
 _HTTP2: Final = frozenset((Protocol.HTTP2, Protocol.GRPC))
 
 
+UNSPECIFIED: Final = ("0.0.0.0", "::")
+
+
 class Listen(NamedTuple):
     """A local address to listen on."""
 
@@ -94,7 +97,7 @@ class Listen(NamedTuple):
     @property
     def is_unspecified(self) -> bool:
         """Whether it stands for every address of the machine."""
-        return self.address in {"0.0.0.0", "::"}
+        return self.address in UNSPECIFIED
 
 
 def _protocol(value: object) -> Protocol:
@@ -115,7 +118,8 @@ def _priority(value: object) -> int:
     raise ValueError
 
 
-def _listen(value: object) -> Listen:
+def parse_listen(value: object) -> Listen:
+    """``ADDRESS:PORT``, an IPv6 address in brackets. Raises `ValueError`."""
     address, colon, port = value.rpartition(":") if type(value) is str else ("", "", "")
     if address[:1] + address[-1:] == "[]":
         address = address[1:-1]
@@ -165,7 +169,7 @@ _ACCOUNT = _text(
     "a Kubernetes name: lower-case letters, digits, '-' and '.', at most 253 characters",
     253,
 )
-_TRUST_DOMAIN_PATTERN = r"[a-z0-9._-]{1,255}"
+_TRUST_DOMAIN_PATTERN = r"(?![^/]{256})[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
 _SPIFFE_ID = _text(
     rf"spiffe://{_TRUST_DOMAIN_PATTERN}/ns/{_LABEL}/sa/{_LABEL}(?:\.{_LABEL})*",
     "spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT",
@@ -199,7 +203,7 @@ PortProtocol = Annotated[
 ]
 ListenAddress = Annotated[
     Listen,
-    Checked(_listen, "an IP address and a port, such as 127.0.0.1:9080 or [::1]:9080", {"type": "string"}),
+    Checked(parse_listen, "an IP address and a port, such as 127.0.0.1:9080 or [::1]:9080", {"type": "string"}),
 ]
 Address = Annotated[str, Checked(_address, "an IP address or a DNS name (no port, no scheme)", {"type": "string"})]
 Locality = Annotated[

@@ -40,7 +40,7 @@ def _clusters(port: EgressPort, machine: Machine, reach: Resource) -> Iterator[R
     if port.traffic.to_cluster != NO_TRAFFIC.to_cluster:
         reach = traffic.reach(port, machine, reach)
     yield _cluster(cluster_name(port), port, machine, reach, http2=port.is_http2_upstream)
-    if port.is_http2_upstream and not port.protocol.is_http2:
+    if upgrade_cluster_name(port) != cluster_name(port):
         yield _cluster(upgrade_cluster_name(port), port, machine, reach, http2=False)
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 UNLIMITED: Final = 4294967295
 _RETRIES_AT_ONCE: Final = 1024
 """Envoy's default of 3 makes most requests fail when a gateway dies (facts h)."""
+_RAREST_PROBE: Final = Duration(30_000)
+"""As long as outlier detection keeps a gateway out. Health checks that would have to be rarer are left out."""
+_LOST: Final[Resource] = {"ignore_health_on_host_removal": True, "close_connections_on_host_health_failure": True}
 _READY: Final[Resource] = {"path": "/healthz/ready", "host": "gateway"}
 
 
@@ -29,7 +32,7 @@ def reach(machine: Machine, clusters: int) -> Resource:
     several = len(gateways) > 1
     return {
         **({"cluster_type": _DNS} if named else {"type": "STATIC"}),
-        "connect_timeout": "1s" if several else "5s",
+        "connect_timeout": "1.500s" if several else "5s",
         "lb_policy": "LEAST_REQUEST",
         "circuit_breakers": {"thresholds": [THRESHOLDS]},
         "upstream_connection_options": {"tcp_keepalive": KEEPALIVE},
@@ -90,11 +93,15 @@ def _asked(gateways: Sequence[Gateway], clusters: int) -> Resource:
 
     Whether each is ready where that is known, else whether it takes connections. The interval grows with the number of
     clusters, because each of them asks every gateway: a machine opens no more than 20 connections a second to ask, or
-    asks no more than 100 times where the connections are kept.
+    asks no more than 100 times where the connections are kept. With thousands of clusters the answers come too late to
+    be of use, while the first round, for which Envoy's start waits, opens thousands of connections at once and costs a
+    seventh of the memory (bench/memory.py).
     """
     status = gateways[0].status_port is not None
     probes = len(gateways) * clusters
     interval = Duration(max(500, probes * 10)) if status else Duration(max(1000, probes * 50))
+    if interval > _RAREST_PROBE:
+        return _LOST
     how: Resource = {"http_health_check": _READY} if status else {"tcp_health_check": {}}
     plain = extension("envoy.transport_sockets.raw_buffer", "transport_sockets.raw_buffer.v3.RawBuffer")
     match: Resource = {"name": "health-check", "match": {"healthCheck": True}, "transport_socket": plain}
@@ -117,11 +124,7 @@ def _times(interval: Duration, timeout: Duration) -> Resource:
 
 
 def _asking(check: Resource) -> Resource:
-    return {
-        "health_checks": [check],
-        "ignore_health_on_host_removal": True,
-        "close_connections_on_host_health_failure": True,
-    }
+    return {"health_checks": [check], **_LOST}
 
 
 THRESHOLDS: Final[Resource] = {

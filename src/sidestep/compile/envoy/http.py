@@ -9,27 +9,35 @@ from sidestep.compile.envoy.peer_metadata import METADATA, METADATA_ID
 from sidestep.compile.envoy.resources import extension
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sidestep.compile.envoy.peer_metadata import PeerMetadata
     from sidestep.compile.envoy.resources import Json, Resource
 
 STAT_PREFIX: Final = "egress_http"
+_NOTHING: Final[Mapping[str, Json]] = {}
 WEBSOCKET: Final[Sequence[Resource]] = ({"upgrade_type": "websocket"},)
 
 
 def connection_manager(
-    *, route_config: Resource, default_host: str, upgrades: Sequence[Json], filters: Sequence[Json] = ()
+    *,
+    routes: Resource,
+    default_host: str | None,
+    upgrades: Sequence[Json],
+    filters: Sequence[Json] = (),
+    more: Mapping[str, Json] = _NOTHING,
 ) -> Resource:
     """The network filter for calls to the mesh.
 
-    ``filters`` come before the router; ``default_host`` stands in for the ``Host`` that HTTP/1.0 callers do not send.
+    ``routes`` is one field: ``route_config``, or ``rds`` for routes that come from elsewhere. ``filters`` come before
+    the router; ``default_host`` stands in for the ``Host`` that HTTP/1.0 callers do not send; ``more`` is what only
+    this one has.
     """
     return extension(
         "envoy.filters.network.http_connection_manager",
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix=STAT_PREFIX,
-        route_config=route_config,
+        **routes,
         http_filters=[*filters, _ROUTER],
         access_log=HTTP_LOG,
         # As Istio's own sidecars have it: no time-outs that the application did not ask for, paths normalised.
@@ -38,8 +46,12 @@ def connection_manager(
         path_with_escaped_slashes_action="KEEP_UNCHANGED",
         server_header_transformation="PASS_THROUGH",
         proxy_100_continue=True,
-        http_protocol_options={"accept_http_10": True, "default_host_for_http_10": default_host},
+        http_protocol_options={
+            "accept_http_10": True,
+            **({"default_host_for_http_10": default_host} if default_host else {}),
+        },
         upgrade_configs=upgrades,
+        **more,
     )
 
 

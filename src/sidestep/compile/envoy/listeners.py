@@ -7,42 +7,55 @@ from typing import TYPE_CHECKING, Final
 from sidestep.compile.envoy import http, routes, traffic
 from sidestep.compile.envoy.access_log import TCP_LOG
 from sidestep.compile.envoy.resources import LISTENER, TYPE, cluster_name, extension
+from sidestep.spec.sockets import UnixSocket
 
 if TYPE_CHECKING:
     from sidestep.compile.envoy.peer_metadata import PeerMetadata
     from sidestep.compile.envoy.resources import Resource
-    from sidestep.spec import EgressPort, Listen, Machine
+    from sidestep.spec import EgressPort, LocalAddress, Machine
 
 TCP_STAT_PREFIX: Final = "egress_tcp"
 
 
 def egress(machine: Machine, metadata: PeerMetadata) -> list[Resource]:
-    """One listener for each egress port, by address."""
+    """One listener for each egress port that has an address of its own, by address."""
     several = len(machine.mesh.spec.gateways) > 1
-    ports = sorted(machine.egress, key=lambda port: (port.listen, port.service.host))
+    ports = [(port.listen, port) for port in machine.egress if port.listen]
+    ports.sort(key=lambda port: (isinstance(port[0], UnixSocket), port[0], port[1].service.host))
     return [
         listener(
-            f"egress|{port.listen}",
-            port.listen,
+            f"egress|{listen}",
+            listen,
             _http(port, metadata, several_gateways=several) if port.protocol.is_http else tcp_proxy(port),
         )
-        for port in ports
+        for listen, port in ports
     ]
 
 
-def listener(name: str, listen: Listen, network_filter: Resource) -> Resource:
+def listener(name: str, listen: LocalAddress, network_filter: Resource) -> Resource:
     """A listener for calls to the mesh."""
-    address, number = listen
     return {
         TYPE: LISTENER,
         "name": name,
-        "stat_prefix": f"{address.replace('.', '_')}_{number}",
+        "stat_prefix": _stat_prefix(listen),
         "traffic_direction": "OUTBOUND",
-        "address": {"socket_address": {"address": address, "port_value": number}},
+        "address": _address(listen),
         # With it, a second process could listen on the same port and take a part of the calls, unnoticed (facts c).
         "enable_reuse_port": False,
         "filter_chains": [{"filters": [network_filter]}],
     }
+
+
+def _stat_prefix(listen: LocalAddress) -> str:
+    if isinstance(listen, UnixSocket):
+        return listen.path.replace(".", "_")
+    return f"{listen.address.replace('.', '_')}_{listen.port}"
+
+
+def _address(listen: LocalAddress) -> Resource:
+    if isinstance(listen, UnixSocket):
+        return {"pipe": {"path": listen.path, "mode": listen.mode}}
+    return {"socket_address": {"address": listen.address, "port_value": listen.port}}
 
 
 def tcp_proxy(port: EgressPort) -> Resource:
@@ -64,7 +77,7 @@ def _http(port: EgressPort, metadata: PeerMetadata, *, several_gateways: bool) -
     to_service = routes.to_service(port, several_gateways=several_gateways)
     host: Resource = {"name": "service", "domains": ["*"], "routes": to_service}
     return http.connection_manager(
-        route_config=http.route_config(port.service.host, [host], metadata),
+        routes={"route_config": http.route_config(port.service.host, [host], metadata)},
         default_host=routes.authority(port),
         # A WebSocket needs HTTP/1.1 up to the application (facts/istio.md §13.8).
         upgrades=() if port.protocol.is_http2 else http.WEBSOCKET,

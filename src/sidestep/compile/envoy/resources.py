@@ -14,6 +14,7 @@ Resource: TypeAlias = dict[str, Json]
 TYPE: Final = "@type"
 LISTENER: Final = "type.googleapis.com/envoy.config.listener.v3.Listener"
 CLUSTER: Final = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+ROUTES: Final = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 SECRET: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105 (a type)
 
 
@@ -39,5 +40,10 @@ def cluster_name(port: EgressPort) -> str:
 
 
 def upgrade_cluster_name(port: EgressPort) -> str:
-    """The cluster for upgrades such as WebSocket's, which need HTTP/1.1, of a port that is called over HTTP/2."""
+    """The cluster for what needs the protocol of the application itself: upgrades such as WebSocket's, and tunnels.
+
+    Another one only where HTTP/1.1 callers are carried over HTTP/2.
+    """
+    if port.is_http2_upstream == port.protocol.is_http2:
+        return cluster_name(port)
     return f"outbound-upgrade|{port.number}|{port.traffic.subset}|{port.service.host}"

@@ -8,14 +8,14 @@ from sidestep.compile.envoy import retries
 from sidestep.compile.envoy.resources import cluster_name, upgrade_cluster_name
 
 if TYPE_CHECKING:
-    from sidestep.compile.envoy.resources import Json, Resource
+    from sidestep.compile.envoy.resources import Resource
     from sidestep.spec import EgressPort
 
 
-def to_service(port: EgressPort, *, several_gateways: bool) -> list[Json]:
+def to_service(port: EgressPort, *, several_gateways: bool) -> list[Resource]:
     """The routes of a virtual host that stands for one port of a service."""
     action = {"cluster": cluster_name(port), "host_rewrite_literal": authority(port), **_time(port)}
-    upgrades = _upgrades(port, action, several_gateways) if port.is_http2_upstream else []
+    upgrades = _upgrades(port, action, several_gateways) if upgrade_cluster_name(port) != cluster_name(port) else []
     methods = retries.by_method(port, several_gateways=several_gateways)
     return [*upgrades, *({"match": each.match, "route": {**action, **each.action}} for each in methods)]
 
@@ -25,10 +25,8 @@ def authority(port: EgressPort) -> str:
     return port.service.host if port.number == 80 else f"{port.service.host}:{port.number}"
 
 
-def _upgrades(port: EgressPort, action: Resource, several_gateways: bool) -> list[Json]:
+def _upgrades(port: EgressPort, action: Resource, several_gateways: bool) -> list[Resource]:
     """A WebSocket needs HTTP/1.1 up to the application (facts/istio.md §13.8)."""
-    if port.protocol.is_http2:
-        return []
     again = retries.of_upgrades(several_gateways=several_gateways)
     return [{"match": _UPGRADE, "route": {**action, "cluster": upgrade_cluster_name(port), **again, **_NO_TIME_LIMIT}}]
 

@@ -27,9 +27,8 @@ async def allowed(call: Call, lab: Lab) -> Outcome:
         return Outcome(Verdict.DENY, ok=False, detail=f"{answer.status} {answer.error}".strip())
     if seen is None:
         return Outcome(Verdict.ALLOW, ok=False, detail="answered, but no sidecar saw the machine's principal")
-    status = f"{answer.status}, " if answer.status else ""
-    way = f"by gateway {await marks.gateway(call)} and the sidecar of {call.service.name}"
-    return Outcome(Verdict.ALLOW, ok=True, detail=f"{status}{way}, which saw {lab.machine.spiffe_id.principal}")
+    way = f"{answer.status or 'answer'} from {call} by gateway {await marks.gateway(call)}"
+    return Outcome(Verdict.ALLOW, ok=True, detail=f"{way}; its sidecar let in {lab.machine.spiffe_id.principal}")
 
 
 async def several_services(lab: Lab) -> Outcome:

@@ -1,0 +1,205 @@
+"""The peer: what a person who knows Envoy would write by hand for the same services, one static file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import measure
+
+Config: TypeAlias = dict[str, Any]
+
+_EXTENSIONS: Final = "type.googleapis.com/envoy.extensions"
+_HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_LOG_FIELDS: Final = {
+    "start_time": "%START_TIME%",
+    "duration": "%DURATION%",
+    "bytes_received": "%BYTES_RECEIVED%",
+    "bytes_sent": "%BYTES_SENT%",
+    "response_flags": "%RESPONSE_FLAGS%",
+    "upstream_cluster": "%UPSTREAM_CLUSTER_RAW%",
+    "upstream_host": "%UPSTREAM_HOST%",
+    "upstream_transport_failure_reason": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+    "downstream_remote_address": "%DOWNSTREAM_REMOTE_ADDRESS%",
+    "downstream_local_address": "%DOWNSTREAM_LOCAL_ADDRESS%",
+    "connection_termination_details": "%CONNECTION_TERMINATION_DETAILS%",
+    "method": "%REQ(:METHOD)%",
+    "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+    "authority": "%REQ(:AUTHORITY)%",
+    "protocol": "%PROTOCOL%",
+    "response_code": "%RESPONSE_CODE%",
+    "response_code_details": "%RESPONSE_CODE_DETAILS%",
+    "grpc_status": "%GRPC_STATUS%",
+    "request_id": "%REQ(X-REQUEST-ID)%",
+    "user_agent": "%REQ(USER-AGENT)%",
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """How it is written. Every one has a listener and a cluster for each service."""
+
+    shared_secret: bool = True
+    """One SDS secret for all clusters; else each names the certificate's files."""
+    few_stats: bool = True
+    """An inclusion list for statistics; else everything that Envoy counts."""
+    access_log: bool = True
+    """JSON to a file, with the fields that a bundle logs."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One service that is called, and the local address that stands for it."""
+
+    host: str
+    service_account: str
+    listen: tuple[str, int]
+    http2: bool = False
+
+    @property
+    def cluster(self) -> str:
+        """The cluster's name."""
+        return f"outbound|{measure.SERVICE_PORT}||{self.host}"
+
+
+def calls(services: int) -> list[Call]:
+    """The services of `measure.documents`."""
+    return [
+        Call(measure.host(index), f"service-{index}", (measure.address(index), measure.SERVICE_PORT))
+        for index in range(services)
+    ]
+
+
+def write(directory: Path, gateways: Sequence[int], called: Sequence[Call], style: Style) -> None:
+    """Writes ``envoy.json`` and the secrets. The certificate's files are expected in ``certs/``."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "envoy.json").write_text(json.dumps(_bootstrap(gateways, called, style)))
+    certificate = {"certificate_chain": _file("cert-chain.pem"), "private_key": _file("key.pem")}
+    _write_secret(directory / "identity.json", {"name": "identity", "tls_certificate": certificate})
+    context = {"trusted_ca": _file("root-cert.pem")}
+    _write_secret(directory / "roots.json", {"name": "roots", "validation_context": context})
+
+
+def _write_secret(path: Path, secret: Config) -> None:
+    typed = {"@type": f"{_EXTENSIONS}.transport_sockets.tls.v3.Secret", **secret}
+    path.write_text(json.dumps({"resources": [typed]}))
+
+
+def _bootstrap(gateways: Sequence[int], called: Sequence[Call], style: Style) -> Config:
+    prefixes = ["cluster_manager.", "listener_manager.", "server."]
+    suffixes = ["upstream_rq_total", "upstream_rq_5xx", "upstream_cx_active", "upstream_cx_connect_fail"]
+    patterns = [{"prefix": prefix} for prefix in prefixes] + [{"suffix": suffix} for suffix in suffixes]
+    few: Config = {"stats_config": {"stats_matcher": {"inclusion_list": {"patterns": patterns}}}}
+    return {
+        "node": {"id": "vm1", "cluster": "vm"},
+        "admin": {"address": {"pipe": {"path": "./admin.sock", "mode": 0o600}}},
+        "static_resources": {
+            "listeners": [_listener(call, style) for call in called],
+            "clusters": [_cluster(call, gateways, style) for call in called],
+        },
+        **(few if style.few_stats else {}),
+    }
+
+
+def _listener(call: Call, style: Style) -> Config:
+    address, port = call.listen
+    manager = {
+        "@type": f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "egress",
+        "route_config": _routes(call),
+        "http_filters": [_extension("envoy.filters.http.router", "filters.http.router.v3.Router")],
+        "access_log": [_access_log()] if style.access_log else [],
+    }
+    filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
+    return {
+        "name": f"{address}:{port}",
+        "address": _address(address, port),
+        "enable_reuse_port": False,
+        "filter_chains": [{"filters": filters}],
+    }
+
+
+def _routes(call: Call) -> Config:
+    headers = {"x-envoy-peer-metadata": "A" * 200, "x-envoy-peer-metadata-id": "sidecar~10.0.0.1~vm1.vms~vms"}
+    route = {
+        "cluster": call.cluster,
+        "host_rewrite_literal": f"{call.host}:{measure.SERVICE_PORT}",
+        "timeout": "0s",
+        "retry_policy": {"retry_on": "connect-failure,refused-stream,reset", "num_retries": 2},
+    }
+    return {
+        "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": route}]}],
+        "request_headers_to_add": [
+            {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+            for key, value in headers.items()
+        ],
+    }
+
+
+def _access_log() -> Config:
+    config = {"path": "access.log", "log_format": {"json_format": _LOG_FIELDS}}
+    return _extension("envoy.access_loggers.file", "access_loggers.file.v3.FileAccessLog", **config)
+
+
+def _cluster(call: Call, gateways: Sequence[int], style: Style) -> Config:
+    endpoints = [
+        {"priority": index, "lb_endpoints": [{"endpoint": {"address": _address("127.0.0.1", port)}}]}
+        for index, port in enumerate(gateways)
+    ]
+    version = "http2_protocol_options" if call.http2 else "http_protocol_options"
+    options = {"@type": f"type.googleapis.com/{_HTTP_OPTIONS}", "explicit_http_config": {version: {}}}
+    return {
+        "name": call.cluster,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "circuit_breakers": {"thresholds": [{"max_retries": 1024}]},
+        "load_assignment": {"cluster_name": call.cluster, "endpoints": endpoints},
+        "typed_extension_protocol_options": {_HTTP_OPTIONS: options},
+        "transport_socket": _mutual_tls(call, style),
+    }
+
+
+def _mutual_tls(call: Call, style: Style) -> Config:
+    namespace = call.host.split(".")[1]
+    name = f"spiffe://cluster.local/ns/{namespace}/sa/{call.service_account}"
+    names = {"match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": name}}]}
+    common: Config = {
+        "alpn_protocols": ["istio-h2", "istio", "h2"] if call.http2 else ["istio-http/1.1", "istio", "http/1.1"],
+        "tls_params": {"tls_maximum_protocol_version": "TLSv1_3"},
+    }
+    if style.shared_secret:
+        common["tls_certificate_sds_secret_configs"] = [_sds("identity")]
+        roots = {"default_validation_context": names, "validation_context_sds_secret_config": _sds("roots")}
+        common["combined_validation_context"] = roots
+    else:
+        pair = {"certificate_chain": _file("cert-chain.pem"), "private_key": _file("key.pem")}
+        common["tls_certificates"] = [pair]
+        common["validation_context"] = {"trusted_ca": _file("root-cert.pem"), **names}
+    return _extension(
+        "envoy.transport_sockets.tls",
+        "transport_sockets.tls.v3.UpstreamTlsContext",
+        sni=f"outbound_.{measure.SERVICE_PORT}_._.{call.host}",
+        common_tls_context=common,
+    )
+
+
+def _sds(name: str) -> Config:
+    return {
+        "name": name,
+        "sds_config": {"path_config_source": {"path": f"./{name}.json"}, "resource_api_version": "V3"},
+    }
+
+
+def _file(name: str) -> Config:
+    return {"filename": f"certs/{name}"}
+
+
+def _address(address: str, port: int) -> Config:
+    return {"socket_address": {"address": address, "port_value": port}}
+
+
+def _extension(name: str, message: str, **config: Any) -> Config:  # noqa: ANN401 (Envoy's JSON)
+    return {"name": name, "typed_config": {"@type": f"{_EXTENSIONS}.{message}", **config}}

@@ -1,0 +1,224 @@
+"""Requests a second and latency from a machine to an application in the mesh, at 1 and at 32 connections.
+
+::
+
+    wrk ─▶ machine ─ mTLS ─▶ gateway (SNI passthrough) ─▶ sidecar (STRICT, RBAC) ─▶ application (1 KiB)
+
+Gateway and sidecar are those of the lab; everything is an Envoy with one worker. The machine is Sidestep's bundle, or a
+hand-written static configuration with the same JSON access log or with none. Needs ``wrk``. Target: Sidestep at no less
+than the hand-written configuration with an access log; five in a hundred are left to chance.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import handwritten
+import machines
+import measure
+from sidestep.files import write_set
+from sidestep.lab import gateway, sidecar, xds
+from sidestep.lab.identities import Authorities
+from sidestep.lab.ports import Ports
+from sidestep.lab.topology import Application, AuthorizationPolicy, Protocol, Service, ServicePort
+from sidestep.pki.identity import Identity
+from sidestep.pki.spiffe import SpiffeId
+
+SECONDS: Final = 2
+CONNECTIONS: Final = (1, 32)
+CHANCE: Final = 0.95
+STYLES: Final = {
+    "hand-written, no access log": handwritten.Style(access_log=False),
+    "hand-written": handwritten.Style(),
+}
+_POLICY: Final = AuthorizationPolicy("billing", "shop", ("cluster.local/ns/vms/sa/billing",))
+SERVICES: Final = {
+    protocol: Service(
+        protocol.lower(),
+        "shop",
+        (ServicePort(measure.SERVICE_PORT, protocol, Application.HTTP),),
+        policy=_POLICY,
+    )
+    for protocol in (Protocol.HTTP, Protocol.GRPC)
+}
+_UNITS: Final = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+
+
+@dataclass(frozen=True)
+class Load:
+    """What wrk found."""
+
+    rate: float
+    p50: float
+    p99: float
+    """Milliseconds, as the other."""
+
+
+def main() -> None:
+    """Measures and prints."""
+    options = measure.options(__doc__, runs=3)
+    if shutil.which("wrk") is None:
+        sys.exit("wrk is not installed")
+    heads = ("upstream", "way", "connections", "requests/s", "of direct", "of hand-written", "p50 ms", "p99 ms")
+    report = measure.Report("Throughput of the whole way", heads)
+    with measure.scratch() as directory, Ports() as ports, ExitStack() as stack:
+        way = _Way(directory, ports, stack, Authorities.make(machines.TRUST_DOMAIN, datetime.now(UTC)))
+        for protocol, ends in way.start().items():
+            for connections in CONNECTIONS:
+                subjects = {name: partial(_load, port, connections) for name, port in ends.items()}
+                _report(report, protocol, connections, measure.alternate(options.runs, subjects))
+    report.show(as_json=options.json)
+
+
+def _report(report: measure.Report, protocol: Protocol, connections: int, found: Mapping[str, list[Load]]) -> None:
+    upstream = "HTTP/2" if protocol.is_http2 else "HTTP/1.1"
+    rate = {name: measure.median([load.rate for load in loads]) for name, loads in found.items()}
+    for name, loads in found.items():
+        p50, p99 = measure.median([load.p50 for load in loads]), measure.median([load.p99 for load in loads])
+        ratios = rate[name] / rate["direct"], rate[name] / rate["hand-written"]
+        report.row(upstream, name, connections, rate[name], *ratios, p50, p99)
+    pairs = zip(found["Sidestep"], found["hand-written"], strict=True)
+    ratio = measure.median([ours.rate / theirs.rate for ours, theirs in pairs])
+    text = f"{upstream}, {connections} connections: no less than hand-written"
+    report.target(text, ratio, CHANCE, at_least=True)
+
+
+def _load(port: int, connections: int) -> Load:
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency", f"http://127.0.0.1:{port}/"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if "Non-2xx" in said or "Socket errors" in said:
+        sys.exit(f"requests failed:\n{said}")
+    [rate] = re.findall(r"Requests/sec:\s+([0-9.]+)", said)
+    return Load(float(rate), _latency(said, 50), _latency(said, 99))
+
+
+def _latency(said: str, percent: int) -> float:
+    [(value, unit)] = re.findall(rf"^\s+{percent}%\s+([0-9.]+)(us|ms|s)$", said, re.MULTILINE)
+    return float(value) * _UNITS[unit]
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Starts what is on the way; the stack ends it."""
+
+    directory: Path
+    ports: Ports
+    stack: ExitStack
+    authorities: Authorities
+
+    def start(self) -> dict[Protocol, dict[str, int]]:
+        """For each protocol, where to send load: past the mesh and through each machine."""
+        application = self.ports.reserve()
+        self._envoy("application", _application(application), application)
+        exports = [self._sidecar(service, application) for service in SERVICES.values()]
+        port = self.ports.reserve()
+        bootstrap = gateway.gateway_bootstrap("gateway", listen=port, exports=exports)
+        self._envoy("gateway", bootstrap, port, http=False)
+        ends: dict[Protocol, dict[str, int]] = {protocol: {"direct": application} for protocol in SERVICES}
+        identity = machines.machine_identity(self.authorities)
+        for name in (*STYLES, "Sidestep"):
+            listens = {protocol: self.ports.reserve() for protocol in SERVICES}
+            self._machine(name, port, listens, identity)
+            for protocol, listen in listens.items():
+                ends[protocol][name] = listen
+        return ends
+
+    def _sidecar(self, service: Service, application: int) -> gateway.Export:
+        [port] = service.ports
+        listen = self.ports.reserve()
+        inbound = sidecar.Inbound(port, listen, application)
+        config = sidecar.sidecar_bootstrap(sidecar.Sidecar(service, (inbound,), (machines.TRUST_DOMAIN,)))
+        identity = self.authorities.workload(SpiffeId(machines.TRUST_DOMAIN, service.namespace, service.account))
+        secrets = {name: json.dumps(secret).encode() for name, secret in sidecar.secrets().items()}
+        self._envoy(service.name, config, listen, files={**secrets, **identity.files()}, http=False)
+        return gateway.Export(service.host, port, (listen,))
+
+    def _envoy(
+        self,
+        name: str,
+        config: xds.Config,
+        port: int,
+        *,
+        files: Mapping[str, bytes] | None = None,
+        http: bool = True,
+    ) -> None:
+        directory = self.directory / name
+        directory.mkdir()
+        for file, content in {"envoy.json": json.dumps(config).encode(), **(files or {})}.items():
+            (directory / file).write_bytes(content)
+        self.stack.enter_context(measure.running(directory, ("127.0.0.1", port), http=http))
+
+    def _machine(self, name: str, gateway_port: int, listens: Mapping[Protocol, int], identity: Identity) -> None:
+        directory = self.directory / name
+        if name in STYLES:
+            called = [_call(SERVICES[protocol], port) for protocol, port in listens.items()]
+            handwritten.write(directory, [gateway_port], called, STYLES[name])
+        else:
+            specification = self.directory / "spec.yaml"
+            specification.write_text(_documents(gateway_port, listens))
+            measure.render(specification, directory)
+        write_set(directory / "certs", identity.files())
+        last = [*listens.values()][-1]
+        self.stack.enter_context(measure.running(directory, ("127.0.0.1", last)))
+
+
+def _call(service: Service, port: int) -> handwritten.Call:
+    http2 = service.ports[0].protocol.is_http2
+    return handwritten.Call(service.host, service.account, ("127.0.0.1", port), http2)
+
+
+def _documents(gateway_port: int, listens: Mapping[Protocol, int]) -> str:
+    services = [
+        {
+            "host": SERVICES[protocol].host,
+            "ports": [{"number": measure.SERVICE_PORT, "protocol": protocol}],
+            "serviceAccounts": [SERVICES[protocol].account],
+        }
+        for protocol in listens
+    ]
+    egress = [{"host": SERVICES[protocol].host, "listen": f"127.0.0.1:{port}"} for protocol, port in listens.items()]
+    mesh = {"gateways": [{"address": "127.0.0.1", "port": gateway_port}], "services": services}
+    documents = [
+        ("Mesh", {"name": "bench"}, mesh),
+        ("Workload", {"name": "billing", "namespace": "vms"}, {"egress": egress}),
+    ]
+    return "\n---\n".join(
+        json.dumps({"apiVersion": "sidestep/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
+        for kind, metadata, spec in documents
+    )
+
+
+def _application(port: int) -> xds.Config:
+    answer: xds.Config = {
+        "match": {"prefix": "/"},
+        "direct_response": {"status": 200, "body": {"inline_string": "x" * 1024}},
+    }
+    manager = xds.extension(
+        "envoy.filters.network.http_connection_manager",
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="application",
+        route_config={"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [answer]}]},
+        http_filters=[xds.extension("envoy.filters.http.router", "envoy.extensions.filters.http.router.v3.Router")],
+    )
+    listener: xds.Config = {
+        "name": "application",
+        "enable_reuse_port": False,
+        "address": xds.address(port),
+        "filter_chains": [{"filters": [manager]}],
+    }
+    return xds.bootstrap("application", listeners=[listener], clusters=[])
+
+
+if __name__ == "__main__":
+    main()

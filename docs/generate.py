@@ -1,0 +1,167 @@
+"""Writes what the reference says from the code: ``docs/cli.md``, and the fields in ``docs/spec.md``.
+
+Run it by ``python3 dev.py docs``. A test fails where the files differ from what it would write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from inspect import cleandoc
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Final, Literal, Union, get_args, get_origin
+
+import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from sidestep.cli.commands import sidestep
+from sidestep.spec import Mesh, Workload
+from sidestep.spec.scalars import Checked
+
+DOCS: Final = Path(__file__).resolve().parent
+MARK: Final = "<!-- From here on written by docs/generate.py. -->\n"
+_WIDTH: Final = 100
+
+
+def main() -> None:
+    """Write the pages."""
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
+
+
+def pages() -> dict[Path, str]:
+    """Each page, and what should stand in it."""
+    spec = DOCS / "spec.md"
+    introduction = spec.read_text(encoding="utf-8").partition(MARK)[0]
+    return {spec: f"{introduction}{MARK}\n{reference()}", DOCS / "cli.md": command_line()}
+
+
+def command_line() -> str:
+    """Every command's help."""
+    parts = ["# Commands", MARK.strip(), "Each as its `--help` says it."]
+    for path, text in _helps(sidestep, "sidestep"):
+        parts += [f"## {path}", f"```text\n{text}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _helps(command: click.Command, name: str, parent: click.Context | None = None) -> Iterator[tuple[str, str]]:
+    context = command.context_class(
+        command, parent, name, terminal_width=_WIDTH, color=False, help_option_names=["-h", "--help"]
+    )
+    yield context.command_path, "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
+    if isinstance(command, click.Group):
+        for each in command.list_commands(context):
+            found = command.get_command(context, each)
+            assert found is not None
+            yield from _helps(found, each, context)
+
+
+def reference() -> str:
+    """Every field of every kind."""
+    parts = []
+    for kind in (Mesh, Workload):
+        parts.append(f"## Kind {kind.__name__}")
+        for path, model in _objects(kind, kind.__name__):
+            parts += [] if model is kind else [f"### {path}"]
+            rows = [_row(name, field, path) for name, field in _fields(model)]
+            parts += [_text(model), "| field | | default | |\n|---|---|---|---|\n" + "\n".join(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _objects(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
+    """A model and those within it, each with the kind and its path as errors give it: ``Mesh spec.services[]``."""
+    yield path, model
+    for name, field in _fields(model):
+        within = _model(field.annotation)
+        if within is not None:
+            yield from _objects(within, _joined(path, name, field))
+
+
+def _fields(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        yield field.alias or name, field
+
+
+def _joined(path: str, name: str, field: FieldInfo) -> str:
+    several = "[]" if get_origin(field.annotation) is list else ""
+    return f"{path}{'.' if ' ' in path else ' '}{name}{several}"
+
+
+def _model(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for each in get_args(annotation) if (found := _model(each))), None)
+
+
+def _row(name: str, field: FieldInfo, path: str) -> str:
+    allowed = _allowed(field)
+    text = _in_cell(_sentence(field.description or "")) + (f" *{_in_cell(allowed)}*" if allowed else "")
+    return f"| `{name}` | {_kind(name, field, path)} | {_default(field)} | {text.strip()} |"
+
+
+def _kind(name: str, field: FieldInfo, path: str) -> str:
+    annotation = field.annotation
+    if _model(annotation):
+        joined = _joined(path, name, field)
+        shown = joined.partition(" ")[2]
+        return f"{'list of objects' if joined.endswith('[]') else 'object'}: [{shown}](#{_anchor(joined)})"
+    if get_origin(annotation) is Literal:
+        return f"`{get_args(annotation)[0]}`"
+    if get_origin(annotation) is list:
+        return "list of text"
+    if get_origin(annotation) is dict:
+        return "text to text"
+    return "number" if int in _alternatives(annotation) else "text"
+
+
+def _anchor(heading: str) -> str:
+    """The anchor that forges give a heading."""
+    return "".join(c for c in heading.lower().replace(" ", "-") if c.isalnum() or c in "-_")
+
+
+def _alternatives(annotation: object) -> list[object]:
+    if get_origin(annotation) is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if get_origin(annotation) in {Union, UnionType}:
+        return [one for each in get_args(annotation) for one in _alternatives(each)]
+    return [annotation]
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**required**"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    return f"`{value}`" if value else ""
+
+
+def _allowed(field: FieldInfo) -> str:
+    """What the errors of this field call allowed."""
+    own = [item.allowed for item in field.metadata if isinstance(item, Checked)]
+    least = ["at least one"] if any(hasattr(item, "min_length") for item in field.metadata) else []
+    found = own or ([] if _model(field.annotation) else [*_checked(field.annotation)]) or least
+    return _sentence(": ".join(found))
+
+
+def _checked(annotation: object) -> Iterator[str]:
+    """What an annotation allows; for a mapping that of its keys, then that of its values."""
+    yield from (item.allowed for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Checked))
+    for each in get_args(annotation):
+        yield from _checked(each)
+
+
+def _text(model: type[BaseModel]) -> str:
+    return cleandoc(model.__doc__ or "")
+
+
+def _sentence(text: str) -> str:
+    text = " ".join(text.split())
+    return text[:1].upper() + text[1:] + ("" if not text or text.endswith(".") else ".")
+
+
+def _in_cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    main()

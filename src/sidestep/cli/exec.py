@@ -1,0 +1,54 @@
+"""``sidestep exec``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from sidestep.errors import CommandNotExecutable, CommandNotFound, EnvoyStopped
+
+
+@click.command(
+    short_help="Run a command that finds a bundle's services.",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.option("--wait", type=click.FloatRange(0, 3600), default=0.0, metavar="SECONDS", help="Wait for its Envoy.")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND…")
+def exec(wait: float, bundle: Path, command: tuple[str, ...]) -> None:  # noqa: A001 (the command's name)
+    """Run COMMAND with the variables of `sidestep env BUNDLE`, in place of this process.
+
+    Refuses where the bundle's Envoy does not listen. The exit code is the command's; 127 where there is no such
+    command, 126 where it cannot be run.
+
+    \b
+    Examples:
+      sidestep exec bundle/ -- curl http://reviews.bookinfo:9080/
+      sidestep exec --wait 10 bundle/ -- ./report.sh --monthly
+    """
+    from sidestep import onboard
+    from sidestep.outputs import environment
+    from sidestep.proxy.listening import listens
+
+    manifest, directory = onboard.manifest(bundle), bundle.absolute().as_posix()
+    addresses = [
+        environment.proxy(manifest, directory),
+        *(each.listen for each in environment.egresses(manifest, directory)),
+    ]
+    address = next(address for address in addresses if address)
+    if not listens(address, within=wait):
+        start = f"cd {bundle} && envoy -c envoy.json --disable-hot-restart"
+        raise EnvoyStopped(f"the Envoy of {bundle} does not run: nobody listens on {address}", hint=start)
+    program, *arguments = command[1:] if command[0] == "--" else command
+    _become(program, arguments, {**os.environ, **environment.variables(manifest, directory, os.environ)})
+
+
+def _become(program: str, arguments: list[str], environment: dict[str, str]) -> None:
+    try:
+        os.execvpe(program, [program, *arguments], environment)  # noqa: S606 (no shell is wanted)
+    except FileNotFoundError:
+        raise CommandNotFound(f"{program}: there is no such command") from None
+    except OSError as error:
+        raise CommandNotExecutable(f"{program}: {error.strerror}") from None

@@ -1,0 +1,35 @@
+"""The names by which a caller inside the mesh may call a service.
+
+As Kubernetes' search path and Istio have it (istio `pilot/pkg/networking/core/httproute.go`, GenerateAltVirtualHosts):
+``reviews.bookinfo.svc.cluster.local`` is also ``reviews.bookinfo.svc`` and ``reviews.bookinfo``, and for a workload of
+namespace ``bookinfo`` just ``reviews``. A host that is not in this form has no other name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sidestep.spec import Service
+
+
+def names(services: Iterable[Service], namespace: str) -> Mapping[str, Sequence[str]]:
+    """The names of each service by its host, the host first, for a workload of ``namespace``.
+
+    A short name that two services would share is nobody's, and a service's whole name is never another's short one.
+    """
+    short = {service.host: _short(service, namespace) for service in services}
+    count = Counter(name for each in short.values() for name in each)
+    return {
+        host: [host, *(name for name in each if count[name] == 1 and name not in short)] for host, each in short.items()
+    }
+
+
+def _short(service: Service, namespace: str) -> list[str]:
+    if service.namespace is None:
+        return []
+    name = service.host.partition(".")[0]
+    within = f"{name}.{service.namespace}"
+    return [f"{within}.svc", within, *([name] if service.namespace == namespace else [])]

@@ -1,0 +1,108 @@
+"""How commands end: errors for people and for programs, closed pipes, bugs of ours."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sidestep
+from sidestep.cli.terminal import EXIT_CODES, Terminal
+from tests import commands
+
+CHILD = os.environ | {"PYTHONPATH": str(Path(sidestep.__file__).parents[1])}
+COMMAND = [sys.executable, "-m", "sidestep"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["validate", "-o", "json"], "Missing argument"),
+        (["validate", "--nope", "-o", "json"], "No such option"),
+        (["validate", "--nope", "-ojson"], "No such option"),
+        (["validate", "--format=json", "--nope"], "No such option"),
+        (["render", "--format", "json"], "Missing argument"),
+        (["lab", "--scenario", "nope", "-o", "json"], "'nope' is none of"),
+        (["ca", "issue", "-o", "json", "ca"], "Give either"),
+    ],
+)
+def test_wrong_arguments_are_json_for_programs(arguments: list[str], message: str) -> None:
+    ran = commands.run(*arguments)
+    assert (ran.code, ran.err) == (2, "")
+    assert ran.json["ok"] is False
+    error = ran.json["error"]
+    assert message in error["message"]
+    assert error["hint"].startswith("Usage: sidestep")
+    assert (error["exit_code"], error["problems"]) == (2, [])
+
+
+@pytest.mark.parametrize("arguments", [["validate", "--nope"], ["render", "-o", "json", "--nope"], ["nope"], ["-x"]])
+def test_wrong_arguments_are_text_for_people(arguments: list[str]) -> None:
+    ran = commands.run(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert "Error: No such" in ran.err
+
+
+def bug(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> commands.Ran:
+    def broken(_files: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("sidestep.onboard.load", broken)
+    return commands.run("validate", "x.yaml", *arguments)
+
+
+def test_a_bug_is_one_line_and_a_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    ran = bug(monkeypatch)
+    assert (ran.code, ran.err.count("\n")) == (70, 1)
+    [log] = tmp_path.iterdir()
+    assert f"(ZeroDivisionError); the details are in {log}" in ran.err
+    assert "Traceback" in log.read_text()
+    assert log.stat().st_mode & 0o077 == 0
+
+
+def test_a_bug_is_told_where_no_log_can_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
+    ran = bug(monkeypatch)
+    assert ran.code == 70
+    assert "Traceback" in ran.err
+    assert ran.err.endswith("error: this is a bug of ours (ZeroDivisionError)\n")
+
+
+def test_a_bug_is_json_for_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    ran = bug(monkeypatch, "-o", "json")
+    assert (ran.code, ran.err, ran.json["error"]["exit_code"]) == (70, "", 70)
+
+
+@pytest.mark.parametrize("arguments", [["schema"], ["--help"], ["lab", "--list"]])
+def test_a_closed_pipe_is_silent(arguments: list[str]) -> None:
+    """The reader is gone before anything is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ran = subprocess.run(COMMAND + arguments, env=CHILD, stdout=writing, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(writing)
+    assert (ran.returncode, ran.stderr) == (141, b"")
+
+
+def test_what_the_terminal_cannot_show_is_escaped() -> None:
+    environment = CHILD | {"PYTHONIOENCODING": "latin-1"}
+    ran = subprocess.run([*COMMAND, "validate", "--help"], env=environment, capture_output=True, check=True)
+    assert rb"FILE\u2026" in ran.stdout
+
+
+def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, color in (("1", False), ("", None)):
+        monkeypatch.setenv("NO_COLOR", value)
+        assert Terminal().color is color
+
+
+def test_every_exit_code_is_documented() -> None:
+    said = commands.run("--help").out
+    assert [int(code) for code in re.findall(r"^ +(\d+)  ", said, re.MULTILINE)] == [*EXIT_CODES]

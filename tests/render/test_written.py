@@ -1,0 +1,139 @@
+"""Bundles that are written: anew, again, and over an older one."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidestep import onboard
+from tests import documents
+from tests.documents import REVIEWS, egress, mesh, workload
+from tests.envoys import accepted
+from tests.render.bundles import FILES, bundle_of, content, quickly, render, rendered, snapshot
+
+
+def test_writes_a_bundle(place: Path) -> None:
+    answer = render("spec.yaml")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.startswith("billing: bundle created, 1 listener, for spiffe://cluster.local/ns/vms/sa/billing\n")
+    assert set(snapshot("bundle")) == FILES
+    assert stat.S_IMODE(Path("bundle/certs").stat().st_mode) == 0o700
+    assert {stat.S_IMODE(mode) for _, mode, _ in snapshot("bundle").values()} == {0o644}
+
+
+def test_modes_do_not_depend_on_the_umask(place: Path) -> None:
+    before = os.umask(0)
+    try:
+        quickly("spec.yaml")
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(mode) for _, mode, _ in snapshot("bundle").values()} == {0o644}
+    assert stat.S_IMODE(Path("bundle/certs").stat().st_mode) == 0o700
+    assert stat.S_IMODE(Path("bundle/sds").stat().st_mode) == 0o755
+
+
+def test_answers_programs(place: Path) -> None:
+    answer = render("spec.yaml", "bundle", "--format", "json")
+    assert answer.json == {
+        "ok": True,
+        "warnings": [],
+        "bundles": [
+            {
+                "name": "billing",
+                "namespace": "vms",
+                "identity": "spiffe://cluster.local/ns/vms/sa/billing",
+                "directory": "bundle",
+                "state": "created",
+                "changed": list(bundle_of("spec.yaml").tree.files),
+                "kept": [],
+                "restart": False,
+            }
+        ],
+    }
+
+
+def test_a_second_run_changes_nothing(place: Path) -> None:
+    render("spec.yaml")
+    before = snapshot("bundle")
+    answer = render("spec.yaml", "bundle", "--format", "json")
+    assert (answer.json["bundles"][0]["state"], answer.json["bundles"][0]["changed"]) == ("unchanged", [])
+    assert "unchanged" in render("spec.yaml").out
+    assert snapshot("bundle") == before
+
+
+def test_an_upgrade_changes_what_is_different(place: Path) -> None:
+    render("spec.yaml")
+    before = snapshot("bundle")
+    [answer] = render("more.yaml", "bundle", "--format", "json").json["bundles"]
+    assert (answer["state"], answer["changed"], answer["restart"]) == (
+        "updated",
+        ["cds.json", "lds.json", "manifest.json"],
+        False,
+    )
+    assert content("bundle") == rendered("more.yaml")
+    assert {name for name in FILES if snapshot("bundle")[name] == before[name]} == {
+        "envoy.json",
+        "sds/identity.json",
+        "sds/roots.json",
+    }
+
+
+def test_says_when_envoy_must_be_restarted(place: Path) -> None:
+    render("spec.yaml")
+    documents.write(Path("labelled.yaml"), mesh(), labelled := workload())
+    labelled["metadata"]["labels"] = {"app": "invoices"}
+    documents.write(Path("labelled.yaml"), mesh(), labelled)
+    answer = render("labelled.yaml")
+    assert "envoy.json changed: restart its Envoy" in answer.out
+
+
+def test_several_workloads_have_a_directory_each(place: Path) -> None:
+    two = [workload(egress(listen=8000 + n), name=f"w{n}", machine=f"m{n}") for n in range(2)]
+    same_name = workload(egress(listen=8002), name="w0", namespace="other")
+    documents.write(Path("two.yaml"), mesh(), *two, same_name)
+    assert render("two.yaml", "bundles").code == 0
+    assert {path.name for path in Path("bundles").iterdir()} == {"w0.vms", "w0.other", "w1"}
+    assert render("two.yaml", "one", "--workload", "w1").code == 0
+    assert set(snapshot("one")) == FILES
+    assert render("two.yaml", "chosen", "--workload", "other/w0").code == 0
+    assert json.loads(Path("chosen/manifest.json").read_bytes())["workload"] == {"name": "w0", "namespace": "other"}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nobody", "there is no such workload (found nobody; allowed: vms/billing)"),
+        ("other/billing", "there is no such workload (found other/billing; allowed: vms/billing)"),
+    ],
+)
+def test_a_workload_that_is_not_there(name: str, said: str, place: Path) -> None:
+    answer = render("spec.yaml", "bundle", "--workload", name)
+    assert (answer.code, answer.err) == (3, f"error: --workload: {said}\n")
+    assert not Path("bundle").exists()
+
+
+def test_what_envoy_validates_is_what_is_written(place: Path) -> None:
+    seen: dict[str, bytes] = {}
+
+    def look(directory: Path, bootstrap: str) -> None:
+        seen.update({name: (directory / name).read_bytes() for name in [*FILES, bootstrap]})
+        accepted()(directory, bootstrap)
+
+    bundle_of("more.yaml").install(Path("bundle"), validate=look)
+    static = json.loads(seen.pop(onboard.VALIDATION))["static_resources"]
+    assert seen == content("bundle")
+    for name, kind in (("cds.json", "clusters"), ("lds.json", "listeners")):
+        resources = [{key: value for key, value in each.items() if key != "@type"} for each in resources_in(name)]
+        assert static[kind] == resources
+
+
+def resources_in(name: str) -> list[dict[str, Any]]:
+    resources: list[dict[str, Any]] = json.loads(Path("bundle", name).read_bytes())["resources"]
+    assert len(resources) == 2
+    assert REVIEWS in str(resources)
+    return resources
