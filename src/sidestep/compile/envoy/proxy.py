@@ -62,7 +62,7 @@ def routes(machine: Machine, metadata: PeerMetadata) -> list[Resource]:
 
 
 def _first(ports: Iterable[EgressPort]) -> Iterable[EgressPort]:
-    """One egress for each port of a service, the first: a name tells no more, so subsets need addresses of their own."""
+    """One egress for each port of a service, the first: a name says nothing of subsets."""
     first: dict[tuple[str, int], EgressPort] = {}
     for port in ports:
         first.setdefault((port.service.host, port.number), port)

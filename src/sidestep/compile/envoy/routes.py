@@ -17,7 +17,8 @@ def to_service(port: EgressPort, *, several_gateways: bool) -> list[Resource]:
     action = {"cluster": cluster_name(port), "host_rewrite_literal": authority(port), **_time(port)}
     upgrades = _upgrades(port, action, several_gateways) if upgrade_cluster_name(port) != cluster_name(port) else []
     methods = retries.by_method(port, several_gateways=several_gateways)
-    return [*upgrades, *({"match": each.match, "route": {**action, **each.action}} for each in methods)]
+    requests: list[Resource] = [{"match": each.match, "route": {**action, **each.action}} for each in methods]
+    return [*upgrades, *requests]
 
 
 def authority(port: EgressPort) -> str:
