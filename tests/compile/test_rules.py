@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "several-gateways-by-address-stand-in-for-each-other-in-order"
 PROXY = "an-http-proxy-serves-every-egress-by-name"
-EXAMPLES = {
+EXAMPLES: dict[Callable[[Made], None], str] = {
     rules.the_proxy_is_not_open: PROXY,
     rules.what_needs_http1_has_it: "http1-callers-are-carried-over-http2",
 }

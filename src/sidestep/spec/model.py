@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sidestep.spec.base import Model
 from sidestep.spec.proxy import Proxy, mode_is_of_a_socket
@@ -159,13 +159,14 @@ class MeshSpec(Model):
     services: Annotated[list[Service], Field(min_length=1)]
     """Services that the gateways export."""
 
-    @model_validator(mode="after")
-    def _gateways_are_alike(self) -> Self:
-        if len({gateway.priority is None for gateway in self.gateways}) > 1:
+    @field_validator("gateways")
+    @classmethod
+    def _gateways_are_alike(cls, gateways: list[Gateway]) -> list[Gateway]:
+        if len({gateway.priority is None for gateway in gateways}) > 1:
             raise not_allowed("only some gateways have a priority", "one for every gateway, or the order of the list")
-        if len({gateway.status_port is None for gateway in self.gateways}) > 1:
+        if len({gateway.status_port is None for gateway in gateways}) > 1:
             raise not_allowed("only some gateways have a statusPort", "one for every gateway, or for none")
-        return self
+        return gateways
 
 
 class Egress(Model):

@@ -87,7 +87,7 @@ def _grpc(port: EgressPort) -> Iterator[Finding]:
 
 
 def _one_policy(port: EgressPort, other: EgressPort) -> Iterator[Finding]:
-    if other.protocol is not port.protocol:
+    if other.protocol is not port.protocol and not port.declared:
         message = f"another egress speaks {other.protocol} to {_place(port)}"
         yield ("protocol",), message, str(port.protocol), "one protocol for every egress to a port"
     elif other.traffic.to_cluster != port.traffic.to_cluster:
