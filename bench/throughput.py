@@ -73,7 +73,7 @@ def main() -> None:
     heads = ("upstream", "way", "connections", "requests/s", "of direct", "of hand-written", "p50 ms", "p99 ms")
     report = measure.Report("Throughput of the whole way", heads)
     with measure.scratch() as directory, Ports() as ports, ExitStack() as stack:
-        way = _Way(directory, ports, stack, Authorities.make(machines.TRUST_DOMAIN, datetime.now(UTC)))
+        way = Way(directory, ports, stack, Authorities.make(machines.TRUST_DOMAIN, datetime.now(UTC)))
         for protocol, ends in way.start().items():
             for connections in CONNECTIONS:
                 subjects = {name: partial(_load, port, connections) for name, port in ends.items()}
@@ -109,7 +109,7 @@ def _latency(said: str, percent: int) -> float:
 
 
 @dataclass(frozen=True)
-class _Way:
+class Way:
     """Starts what is on the way; the stack ends it."""
 
     directory: Path
@@ -119,12 +119,7 @@ class _Way:
 
     def start(self) -> dict[Protocol, dict[str, int]]:
         """For each protocol, where to send load: past the mesh and through each machine."""
-        application = self.ports.reserve()
-        self._envoy("application", _application(application), application)
-        exports = [self._sidecar(service, application) for service in SERVICES.values()]
-        port = self.ports.reserve()
-        bootstrap = gateway.gateway_bootstrap("gateway", listen=port, exports=exports)
-        self._envoy("gateway", bootstrap, port, http=False)
+        application, port = self.mesh()
         ends: dict[Protocol, dict[str, int]] = {protocol: {"direct": application} for protocol in SERVICES}
         identity = machines.machine_identity(self.authorities)
         for name in (*STYLES, "Sidestep"):
@@ -133,6 +128,16 @@ class _Way:
             for protocol, listen in listens.items():
                 ends[protocol][name] = listen
         return ends
+
+    def mesh(self) -> tuple[int, int]:
+        """Starts application, sidecars and gateway; the ports of the application and of the gateway."""
+        application = self.ports.reserve()
+        self._envoy("application", _application(application), application)
+        exports = [self._sidecar(service, application) for service in SERVICES.values()]
+        port = self.ports.reserve()
+        bootstrap = gateway.gateway_bootstrap("gateway", listen=port, exports=exports)
+        self._envoy("gateway", bootstrap, port, http=False)
+        return application, port
 
     def _sidecar(self, service: Service, application: int) -> gateway.Export:
         [port] = service.ports

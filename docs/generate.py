@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from inspect import cleandoc
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Final, Literal, Union, get_args, get_origin
+from typing import Final, Literal, get_args, get_origin
 
 import click
 from pydantic import BaseModel
@@ -112,20 +111,13 @@ def _kind(name: str, field: FieldInfo, path: str) -> str:
         return "list of text"
     if get_origin(annotation) is dict:
         return "text to text"
-    return "number" if int in _alternatives(annotation) else "text"
+    written = {item.schema["type"] for item in _rules(field)}
+    return "number" if written == {"integer"} else "text"
 
 
 def _anchor(heading: str) -> str:
     """The anchor that forges give a heading."""
     return "".join(c for c in heading.lower().replace(" ", "-") if c.isalnum() or c in "-_")
-
-
-def _alternatives(annotation: object) -> list[object]:
-    if get_origin(annotation) is Annotated:
-        return _alternatives(get_args(annotation)[0])
-    if get_origin(annotation) in {Union, UnionType}:
-        return [one for each in get_args(annotation) for one in _alternatives(each)]
-    return [annotation]
 
 
 def _default(field: FieldInfo) -> str:
@@ -137,17 +129,21 @@ def _default(field: FieldInfo) -> str:
 
 def _allowed(field: FieldInfo) -> str:
     """What the errors of this field call allowed."""
-    own = [item.allowed for item in field.metadata if isinstance(item, Checked)]
     least = ["at least one"] if any(hasattr(item, "min_length") for item in field.metadata) else []
-    found = own or ([] if _model(field.annotation) else [*_checked(field.annotation)]) or least
-    return _sentence(": ".join(found))
+    found = [] if _model(field.annotation) else [rule.allowed for rule in _rules(field)]
+    return _sentence(": ".join(found or least))
 
 
-def _checked(annotation: object) -> Iterator[str]:
-    """What an annotation allows; for a mapping that of its keys, then that of its values."""
-    yield from (item.allowed for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Checked))
+def _rules(field: FieldInfo) -> list[Checked]:
+    """What a field's value is checked by; for a mapping its keys, then its values."""
+    own = [item for item in field.metadata if isinstance(item, Checked)]
+    return own or [*_within(field.annotation)]
+
+
+def _within(annotation: object) -> Iterator[Checked]:
+    yield from (item for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Checked))
     for each in get_args(annotation):
-        yield from _checked(each)
+        yield from _within(each)
 
 
 def _text(model: type[BaseModel]) -> str:

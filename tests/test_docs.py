@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 each_page = pytest.mark.parametrize("page", PAGES)
-each_page_to_type = pytest.mark.parametrize("page", [page for page in PAGES if typed(page)])
+each_page_to_type = pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.xdist_group("lab")) for page in PAGES if typed(page)],
+)
 each_page_with_yaml = pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")])
 
 

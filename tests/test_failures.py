@@ -26,6 +26,8 @@ from sidestep.pki.spiffe import SpiffeId
 from tests import certificates, documents, envoys
 from tests.pages import rows
 
+# One after the other: each lab starts a dozen Envoys, and each of them takes inotify instances, of which there are few.
+pytestmark = pytest.mark.xdist_group("lab")
 Lines = list[dict[str, Any]]
 
 ROWS: Final = [re.findall(r"`([^`]+)`", cells[0]) for cells in rows("docs/onboard.md", "When it does not work")]

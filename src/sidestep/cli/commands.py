@@ -19,6 +19,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "render": "Write each workload's bundle: an ordinary Envoy directory.",
     "env": "Print the variables by which applications find a bundle's services.",
     "exec": "Run a command that finds a bundle's services.",
+    "hosts": "Names for a bundle's services, in a hosts file.",
+    "dns": "A small DNS server for the names of a bundle's services.",
     "ca": "A certificate authority for the mesh and for machines.",
     "schema": "Print the JSON Schema of the documents, for editors.",
     "completion": "Print the shell's completion script.",

@@ -72,9 +72,10 @@ def _scenarios(names: Sequence[str]) -> list[Scenario]:
     try:
         from sidestep.lab.scenarios import SCENARIOS
     except ModuleNotFoundError as missing:
-        raise MissingDependency(
-            f"the lab needs the package {missing.name}", hint="pip install 'sidestep[lab]'"
-        ) from None
+        package = (missing.name or "").partition(".")[0]
+        if package == "sidestep":
+            raise
+        raise MissingDependency(f"the lab needs the package {package}", hint="pip install 'sidestep[lab]'") from None
     known = {scenario.name: scenario for scenario in SCENARIOS}
     for name in names:
         if name not in known:

@@ -11,8 +11,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from sidestep.spec import Listen
+
 if TYPE_CHECKING:
-    from sidestep.spec import Service
+    from sidestep.spec import Machine, Service
 
 
 def names(services: Iterable[Service], namespace: str) -> Mapping[str, Sequence[str]]:
@@ -33,3 +35,27 @@ def _short(service: Service, namespace: str) -> list[str]:
     name = service.host.partition(".")[0]
     within = f"{name}.{service.namespace}"
     return [f"{within}.svc", within, *([name] if service.namespace == namespace else [])]
+
+
+def local_names(machine: Machine) -> dict[str, list[str]]:
+    """The names that may stand for a local address of the machine, shortest first, by address.
+
+    Only services whose every port is on that address under its own number: a name says nothing of a port.
+    """
+    services = {port.service.host: port.service for port in machine.egress}
+    known = names(services.values(), machine.workload.metadata.namespace)
+    named: dict[str, list[str]] = {}
+    for host, address in _addresses(machine).items():
+        if address is not None:
+            named.setdefault(address, []).extend(sorted(known[host], key=len))
+    return named
+
+
+def _addresses(machine: Machine) -> dict[str, str | None]:
+    """Where each service listens under its own port numbers; None for one that does not, or not only there."""
+    addresses: dict[str, str | None] = {}
+    for port in machine.egress:
+        listen, host = port.listen, port.service.host
+        address = listen.address if isinstance(listen, Listen) and listen.port == port.number else None
+        addresses[host] = address if addresses.get(host, address) == address else None
+    return addresses

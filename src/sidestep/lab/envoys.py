@@ -45,7 +45,9 @@ class LabEnvoy:
         for name, content in contents.items():
             (directory / name).touch(mode=0o600)
             (directory / name).write_bytes(content)
-        self._process = Process(runtime.envoy, directory, directory, concurrency=1, arguments=_ARGUMENTS)
+        self._process = Process(
+            runtime.envoy, directory, directory, concurrency=1, arguments=_ARGUMENTS, die_with_parent=True
+        )
 
     @property
     def pid(self) -> int:

@@ -168,7 +168,14 @@ async def start_machine(
     if edit:
         machine.spoil(edit)
     (directory / "logs").mkdir()
-    machine.process = Process(runtime.envoy, machine.bundle, directory / "logs", concurrency=1, arguments=_ARGUMENTS)
+    machine.process = Process(
+        runtime.envoy,
+        machine.bundle,
+        directory / "logs",
+        concurrency=1,
+        arguments=_ARGUMENTS,
+        die_with_parent=True,
+    )
     async with machine.process as process:
         runtime.watchdog.started(process.pid)
         await process.wait_ready()

@@ -19,6 +19,7 @@ import orjson
 
 from sidestep import __version__
 from sidestep.compile.envoy.secrets import DIRECTORY
+from sidestep.compile.names import local_names
 from sidestep.files import File, FileTree
 
 if TYPE_CHECKING:
@@ -84,4 +85,5 @@ def manifest(machine: Machine) -> Resource:
             for port in machine.egress
         ],
         **({"proxy": str(proxy.listen)} if proxy else {}),
+        "names": local_names(machine),
     }

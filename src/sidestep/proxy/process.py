@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import re
 import signal
+import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Final, Self
 
 from sidestep.errors import EnvoyNotFound, EnvoyStopped, OutputError
 from sidestep.proxy.bootstrap import admin_of, at, items, listeners_of
@@ -18,7 +18,7 @@ from sidestep.proxy.limits import open_files
 from sidestep.proxy.validation import signal_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from sidestep.proxy.admin import Reply
@@ -29,12 +29,24 @@ _NOT_A_LISTENER = re.compile(rb"listener\.(admin\.|.*\.worker_\d+\.)")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
 
 
+_TIED: Final = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Becomes Envoy, once the kernel knows what to do when the parent dies.
+
+A program of its own and no ``preexec_fn``: that would fork this process, and gRPC's threads do not survive a fork.
+"""
+
+
 class Process:
     """An Envoy that runs in ``directory`` with the bootstrap ``config_file`` (JSON, relative to it).
 
     As a context manager it is started on entry and stopped on exit, however that comes about. It is in a session of
-    its own, so that Ctrl-C in a terminal reaches whoever drains it first. ``die_with_parent`` (Linux) has the kernel
-    end it when this process is killed outright.
+    its own, so that Ctrl-C in a terminal reaches whoever drains it first. ``die_with_parent`` (on Linux, else
+    ignored) has the kernel end it when this process is killed outright.
     """
 
     def __init__(
@@ -59,7 +71,8 @@ class Process:
         self._workers = concurrency or os.cpu_count() or 1
         self._command = [str(envoy.path), "-c", config_file, "--disable-hot-restart"]
         self._command += ["--concurrency", str(self._workers), *arguments]
-        self._before_exec = _end_with_parent(os.getpid()) if die_with_parent else None
+        if die_with_parent and sys.platform == "linux":
+            self._command = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *self._command]
         self._process: asyncio.subprocess.Process | None = None
         self._log_start = 0
         self._expected: frozenset[str] = frozenset()
@@ -98,7 +111,6 @@ class Process:
                     stdout=out,
                     stderr=err,
                     start_new_session=True,
-                    preexec_fn=self._before_exec,
                 )
             except OSError as problem:
                 raise EnvoyNotFound(f"cannot run {self._command[0]}: {problem.strerror or problem}") from problem
@@ -214,14 +226,3 @@ def _log(path: Path) -> BinaryIO:
         return path.open("ab")
     except OSError as problem:
         raise OutputError(f"cannot write {path}: {problem.strerror or problem}") from problem
-
-
-def _end_with_parent(parent: int) -> Callable[[], None]:
-    libc = ctypes.CDLL(None)
-
-    def before_exec() -> None:
-        libc.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return before_exec

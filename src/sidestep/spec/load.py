@@ -111,6 +111,7 @@ class _Loader:
             resolution = Resolution(document, services[name])
             for index, egress in enumerate(workload.spec.egress):
                 resolution.add(index, egress)
+            resolution.give_addresses(workload)
             self._problems += resolution.problems
             self._problems += proxy.problems(document, workload.spec)
             together[workload.spec.machine].append((workload, resolution))

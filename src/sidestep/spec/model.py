@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from sidestep.spec.addresses import Addresses
 from sidestep.spec.base import Model
 from sidestep.spec.proxy import Proxy, mode_is_of_a_socket
 from sidestep.spec.scalars import (
@@ -210,6 +211,8 @@ class WorkloadSpec(Model):
     """Name of the machine (or group) that it runs on. Workloads of one machine cannot share a listen address."""
     locality: Locality | None = None
     """Where it is, as region/zone."""
+    addresses: Addresses | None = None
+    """Gives each service a loopback address of its own, so that its port numbers can be used unchanged."""
     proxy: Proxy | None = None
     """Serves every egress by name, too: an HTTP proxy on one local address."""
     egress: Annotated[list[Egress], Field(min_length=1)]

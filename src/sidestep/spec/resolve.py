@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import islice
 from typing import Final, TypeAlias
 
 from sidestep.errors import Problem
+from sidestep.spec.addresses import allocate
 from sidestep.spec.documents import Document, Path, shown
 from sidestep.spec.model import Egress, Mesh, Port, Service, Workload
 from sidestep.spec.proxy import PATH as PROXY
@@ -135,6 +136,20 @@ class Resolution:
         self.ports.append(port)
         self.paths.append(path)
 
+    def give_addresses(self, workload: Workload) -> None:
+        """Moves what no `listen` places to an address of its service's own, where the workload has `addresses`."""
+        wanted = workload.spec.addresses
+        if wanted is None:
+            return
+        try:
+            addresses = allocate((port.service.host for port in self.ports), wanted.range)
+        except ValueError as error:
+            self._problem(("spec", "addresses", "range"), "too small", str(error), "a larger network")
+            return
+        for index, (port, path) in enumerate(zip(self.ports, self.paths, strict=True)):
+            if workload.spec.egress[_index(path)].listen is None:
+                self.ports[index] = replace(port, listen=Listen(addresses[port.service.host], port.number))
+
     def _problem(self, path: Path, message: str, found: str, allowed: str) -> None:
         self.problems.append(self.document.problem(path, message, found=found, allowed=allowed))
 
@@ -182,6 +197,13 @@ class Resolution:
 
 def _listing(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def _index(path: Path) -> int:
+    """Which egress a path leads into."""
+    index = path[2]
+    assert isinstance(index, int)
+    return index
 
 
 def _local_address(egress: Egress, port: Port) -> LocalAddress | None:

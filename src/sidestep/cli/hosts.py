@@ -1,0 +1,47 @@
+"""``sidestep hosts``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sidestep.cli.terminal import Terminal, format_option
+
+
+@click.command(short_help="Names for a bundle's services, in a hosts file.")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--install", "action", flag_value="install", help="Put the block into the file, or bring it up to date.")
+@click.option("--remove", "action", flag_value="remove", help="Take the block out of the file.")
+@click.option("--file", type=click.Path(path_type=Path), metavar="FILE", help="Another file than the system's.")
+@format_option()
+@click.pass_obj
+def hosts(terminal: Terminal, bundle: Path, action: str | None, file: Path | None) -> None:
+    """Print the hosts-file block that names a bundle's services, or install it, or remove it.
+
+    A service can be named where its local address has the service's own port number: give the workload
+    `addresses: {}` in its spec, and every service has an address of its own. Only the block between our two comments
+    is ever touched.
+
+    \b
+    Examples:
+      sidestep hosts bundle/
+      sudo sidestep hosts bundle/ --install
+      sudo sidestep hosts bundle/ --remove
+    """
+    from sidestep import onboard
+    from sidestep.hosts import DEFAULT, block, update
+
+    manifest = onboard.manifest(bundle)
+    workload, names = "{namespace}/{name}".format(**manifest["workload"]), manifest["names"]
+    lines, path = block(workload, names), file or DEFAULT
+    changed = update(path, workload, lines if action == "install" else []) if action else False
+    terminal.answer({"ok": True, "file": str(path), "changed": changed, "names": names})
+    if action is None:
+        for line in lines:
+            terminal.say(line)
+    else:
+        done = {"install": "is in it", "remove": "is not in it"}[action]
+        terminal.say(f"{path}: {'changed, ' if changed else 'unchanged, '}the block of {workload} {done}")
+    if not lines and action != "remove":
+        terminal.warn([f"no service of {workload} is on its own port number; say `addresses: {{}}` in its spec"])

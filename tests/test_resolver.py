@@ -1,0 +1,179 @@
+"""The DNS server: right for the mesh's names over UDP and TCP, silent about everything else."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import dns.asyncquery
+import dns.edns
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdatatype
+import pytest
+
+from sidestep.errors import OutputError
+from sidestep.resolver import Resolver, Upstream, Zone
+
+NAMES = {"reviews.bookinfo": "127.77.0.9", "reviews.bookinfo.svc.cluster.local": "127.77.0.9"}
+Ask = Callable[[dns.message.Message, int], Coroutine[Any, Any, dns.message.Message]]
+
+
+async def udp(query: dns.message.Message, port: int) -> dns.message.Message:
+    return await dns.asyncquery.udp(query, "127.0.0.1", 2, port)
+
+
+async def tcp(query: dns.message.Message, port: int) -> dns.message.Message:
+    return await dns.asyncquery.tcp(query, "127.0.0.1", 2, port)
+
+
+WAYS = pytest.mark.parametrize("ask", [udp, tcp])
+
+
+def resolve(ask: Ask, *queries: dns.message.Message) -> list[dns.message.Message]:
+    async def run() -> list[dns.message.Message]:
+        async with Resolver(Zone(NAMES), "127.0.0.1", 0) as resolver:
+            return [await ask(query, resolver.port) for query in queries]
+
+    return asyncio.run(run())
+
+
+@WAYS
+@pytest.mark.parametrize("name", ["reviews.bookinfo", "ReViews.BookInfo", "reviews.bookinfo.svc.cluster.local."])
+def test_a_name_of_ours_has_its_address_in_any_case(ask: Ask, name: str) -> None:
+    [response] = resolve(ask, dns.message.make_query(name, "A"))
+    assert response.rcode() == dns.rcode.NOERROR
+    assert response.flags & dns.flags.AA
+    assert [str(record) for rrset in response.answer for record in rrset] == ["127.77.0.9"]
+    asked = dns.name.from_text(name)
+    assert response.question[0].name.labels == asked.labels, "the asker's letters are kept (0x20)"
+
+
+@WAYS
+@pytest.mark.parametrize("kind", ["AAAA", "TXT", "SRV", "HTTPS", "MX", "SOA", "CNAME"])
+def test_its_other_types_have_no_data(ask: Ask, kind: str) -> None:
+    [response] = resolve(ask, dns.message.make_query("reviews.bookinfo", kind))
+    assert response.rcode() == dns.rcode.NOERROR, "NXDOMAIN would make resolvers forget the A record"
+    assert not response.answer
+    assert response.authority[0].rdtype == dns.rdatatype.SOA
+
+
+@WAYS
+@pytest.mark.parametrize("name", ["reviews", "bookinfo", "x.reviews.bookinfo", "example.com", "."])
+def test_any_other_name_is_refused(ask: Ask, name: str) -> None:
+    [response] = resolve(ask, dns.message.make_query(name, "A"))
+    assert response.rcode() == dns.rcode.REFUSED
+    assert not response.answer
+
+
+@WAYS
+def test_edns_is_answered_with_edns_and_only_then(ask: Ask) -> None:
+    with_edns = dns.message.make_query("reviews.bookinfo", "A", use_edns=0, payload=4096)
+    without = dns.message.make_query("reviews.bookinfo", "A", use_edns=False)
+    assert [response.edns for response in resolve(ask, with_edns, without)] == [0, -1]
+
+
+@WAYS
+def test_what_is_no_query_is_told_so(ask: Ask) -> None:
+    update = dns.message.make_query("reviews.bookinfo", "A")
+    update.set_opcode(dns.opcode.STATUS)
+    [response] = resolve(ask, update)
+    assert response.rcode() == dns.rcode.NOTIMP
+
+
+def test_garbage_gets_formerr_or_nothing_and_does_no_harm() -> None:
+    async def run() -> list[bytes]:
+        async with Resolver(Zone(NAMES), "127.0.0.1", 0) as resolver:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+                asker.setblocking(False)
+                asker.connect(("127.0.0.1", resolver.port))
+                loop = asyncio.get_running_loop()
+                for wire in (
+                    b"",
+                    b"short",
+                    b"\x12\x34\x80\x00" + bytes(8),
+                    b"\x12\x34\x01\x00\x00\x01" + bytes(6) + b"\xff",
+                ):
+                    asker.send(wire)
+                first = await asyncio.wait_for(loop.sock_recv(asker, 512), 2)
+                asker.send(dns.message.make_query("reviews.bookinfo", "A").to_wire())
+                return [first, await asyncio.wait_for(loop.sock_recv(asker, 512), 2)]
+
+    garbage, answer = asyncio.run(run())
+    assert (garbage[:2], garbage[3] & 0x0F) == (b"\x12\x34", dns.rcode.FORMERR)
+    assert dns.message.from_wire(answer).answer
+
+
+def test_many_queries_share_a_tcp_connection() -> None:
+    async def run() -> list[int]:
+        async with Resolver(Zone(NAMES), "127.0.0.1", 0) as resolver:
+            reader, writer = await asyncio.open_connection("127.0.0.1", resolver.port)
+            ids = []
+            for _ in range(3):
+                query = dns.message.make_query("reviews.bookinfo", "A").to_wire()
+                writer.write(struct.pack("!H", len(query)) + query)
+                (length,) = struct.unpack("!H", await reader.readexactly(2))
+                answer = dns.message.from_wire(await reader.readexactly(length))
+                ids.append(len(answer.answer))
+            writer.close()
+            await writer.wait_closed()
+            return ids
+
+    assert asyncio.run(run()) == [1, 1, 1]
+
+
+@asynccontextmanager
+async def forwarding(names: dict[str, str]) -> AsyncIterator[Resolver]:
+    async with (
+        Resolver(Zone(names), "127.0.0.1", 0) as upstream,
+        Resolver(Zone(NAMES), "127.0.0.1", 0, Upstream("127.0.0.1", upstream.port)) as resolver,
+    ):
+        yield resolver
+
+
+@WAYS
+def test_other_names_are_forwarded_where_one_says_so(ask: Ask) -> None:
+    async def run() -> list[dns.message.Message]:
+        async with forwarding({"example.com": "192.0.2.1", "reviews.bookinfo": "192.0.2.66"}) as resolver:
+            queries = [
+                dns.message.make_query(name, "A") for name in ("example.com", "reviews.bookinfo", "nobody.example")
+            ]
+            return [await ask(query, resolver.port) for query in queries]
+
+    theirs, ours, nobodys = asyncio.run(run())
+    assert str(theirs.answer[0][0]) == "192.0.2.1"
+    assert str(ours.answer[0][0]) == "127.77.0.9", "a name of ours never leaves the machine"
+    assert nobodys.rcode() == dns.rcode.REFUSED
+
+
+@WAYS
+def test_an_upstream_that_is_gone_is_a_failure_not_a_missing_name(ask: Ask) -> None:
+    async def run() -> dns.message.Message:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
+            nobody.bind(("127.0.0.1", 0))
+            port = nobody.getsockname()[1]
+        async with Resolver(Zone(NAMES), "127.0.0.1", 0, Upstream("127.0.0.1", port)) as resolver:
+            query = dns.message.make_query("example.com", "A")
+            return (
+                await dns.asyncquery.tcp(query, "127.0.0.1", 8, resolver.port)
+                if ask is tcp
+                else (await dns.asyncquery.udp(query, "127.0.0.1", 8, resolver.port))
+            )
+
+    assert asyncio.run(run()).rcode() == dns.rcode.SERVFAIL
+
+
+def test_an_address_that_is_taken_is_a_clear_error() -> None:
+    async def run() -> None:
+        async with Resolver(Zone(NAMES), "127.0.0.1", 0) as resolver, Resolver(Zone(NAMES), "127.0.0.1", resolver.port):
+            pass
+
+    with pytest.raises(OutputError, match=r"cannot listen on 127\.0\.0\.1:"):
+        asyncio.run(run())
