@@ -76,7 +76,7 @@ def main() -> None:
         way = Way(directory, ports, stack, Authorities.make(machines.TRUST_DOMAIN, datetime.now(UTC)))
         for protocol, ends in way.start().items():
             for connections in CONNECTIONS:
-                subjects = {name: partial(_load, port, connections) for name, port in ends.items()}
+                subjects = {name: partial(load, port, connections) for name, port in ends.items()}
                 _report(report, protocol, connections, measure.alternate(options.runs, subjects))
     report.show(as_json=options.json)
 
@@ -94,7 +94,8 @@ def _report(report: measure.Report, protocol: Protocol, connections: int, found:
     report.target(text, ratio, CHANCE, at_least=True)
 
 
-def _load(port: int, connections: int) -> Load:
+def load(port: int, connections: int) -> Load:
+    """One run of wrk."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency", f"http://127.0.0.1:{port}/"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in said or "Socket errors" in said:
@@ -131,13 +132,13 @@ class Way:
 
     def mesh(self) -> tuple[int, int]:
         """Starts application, sidecars and gateway; the ports of the application and of the gateway."""
-        application = self.ports.reserve()
-        self._envoy("application", _application(application), application)
-        exports = [self._sidecar(service, application) for service in SERVICES.values()]
+        heard = self.ports.reserve()
+        self._envoy("application", application(heard), heard)
+        exports = [self._sidecar(service, heard) for service in SERVICES.values()]
         port = self.ports.reserve()
         bootstrap = gateway.gateway_bootstrap("gateway", listen=port, exports=exports)
         self._envoy("gateway", bootstrap, port, http=False)
-        return application, port
+        return heard, port
 
     def _sidecar(self, service: Service, application: int) -> gateway.Export:
         [port] = service.ports
@@ -204,7 +205,8 @@ def _documents(gateway_port: int, listens: Mapping[Protocol, int]) -> str:
     )
 
 
-def _application(port: int) -> xds.Config:
+def application(port: int) -> xds.Config:
+    """An Envoy that answers everything with a KiB."""
     answer: xds.Config = {
         "match": {"prefix": "/"},
         "direct_response": {"status": 200, "body": {"inline_string": "x" * 1024}},

@@ -274,7 +274,7 @@ def http2_connections_are_spread(made: Made) -> None:
             assert options["common_http_protocol_options"]["max_connection_duration"] == str(age or "60s")
             if spoken(port, cluster) in {"HTTP2", "GRPC"}:
                 http2 = options["explicit_http_config"]["http2_protocol_options"]
-                assert http2["max_concurrent_streams"] == (policy.http.max_concurrent_streams or 16)
+                assert http2["max_concurrent_streams"] == (policy.http.max_concurrent_streams or 4)
                 assert http2["connection_keepalive"], "nothing else notices a gateway that hangs"
 
 

@@ -36,13 +36,16 @@ class Calls:
     port: int
     listen: int | str
     """A port on 127.0.0.1, or a socket in the bundle's directory."""
+    traffic: str = ""
+    """What it says of its traffic, as it stands in the document."""
 
     def __str__(self) -> str:
         protocol = next(port.protocol for port in self.service.ports if port.number == self.port)
         said = ", protocol: HTTP" if protocol is Protocol.UNDECLARED else ""
         host = f"{self.service.name}.{self.service.namespace}"
         address = f"127.0.0.1:{self.listen}" if isinstance(self.listen, int) else f"unix:./{self.listen}"
-        return f"  - {{host: {host}, port: {self.port}{said}, listen: {address}}}"
+        traffic = f", {self.traffic}" if self.traffic else ""
+        return f"  - {{host: {host}, port: {self.port}{said}, listen: {address}{traffic}}}"
 
 
 @dataclass
@@ -73,9 +76,10 @@ class Machine:
         """What its Envoy tells of every call."""
         return AccessLog(self.directory / "logs" / "stdout.log")
 
-    def listen(self, service: Service, port: int) -> int:
-        """The local port that stands for a service's."""
-        return next(each.listen for each in self._calls(service, port) if isinstance(each.listen, int))
+    def listen(self, service: Service, port: int, traffic: str = "") -> int:
+        """The local port that stands for a service's, and for what is said of its traffic."""
+        calls = [each for each in self._calls(service, port) if each.traffic == traffic]
+        return next(each.listen for each in calls if isinstance(each.listen, int))
 
     def socket(self, service: Service, port: int) -> Path:
         """The unix-domain socket that stands for a service's port."""
@@ -153,15 +157,18 @@ async def start_machine(
     *,
     egress: Sequence[tuple[Service, int]],
     sockets: Sequence[tuple[Service, int]] = (),
+    tuned: Sequence[tuple[Service, int, str]] = (),
     identity: Identity,
     edit: Edit | None = None,
 ) -> AsyncIterator[Machine]:
     """Onboards a machine that calls ``egress`` and runs its Envoy until the end of the block.
 
-    It listens on a port for each of ``egress``, on a socket for each of ``sockets``, and on one port for all by name.
+    It listens on a port for each of ``egress`` and of ``tuned``, on a socket for each of ``sockets``, and on one port
+    for all by name.
     """
     listens = [Calls(service, port, runtime.ports.reserve()) for service, port in egress]
     listens += [Calls(service, port, f"{service.name}-{port}.sock") for service, port in sockets]
+    listens += [Calls(service, port, runtime.ports.reserve(), traffic) for service, port, traffic in tuned]
     machine = Machine(spiffe_id, directory, mesh, runtime.envoy, listens, runtime.ports.reserve())
     machine.render()
     machine.hold(identity)

@@ -11,6 +11,7 @@ import json
 import re
 import socket
 import sys
+from collections import Counter
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
@@ -20,9 +21,11 @@ import grpc.aio
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
+from sidestep.lab.application_tls import server_context
 from sidestep.lab.topology import Application
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from contextlib import AbstractAsyncContextManager
 
@@ -54,6 +57,7 @@ def serve_application(application: Application, name: str, pod: int = 0) -> Abst
         Application.GRPC: serve_grpc,
         Application.TCP_ECHO: serve_tcp_echo,
         Application.TCP_GREETING: serve_tcp_greeting,
+        Application.TLS: serve_tls_echo,
     }
     return starters[application](name, pod)
 
@@ -63,7 +67,10 @@ def serve_application(application: Application, name: str, pod: int = 0) -> Abst
 
 @asynccontextmanager
 async def serve_http(name: str, pod: int = 0) -> AsyncIterator[int]:
-    """An HTTP service: ``/``, ``/echo``, ``/slow?ms=``, ``/status/<code>``, ``/stream``; WebSockets echo."""
+    """An HTTP service: ``/``, ``/echo``, ``/slow?ms=``, ``/status/<code>``, ``/stream``; WebSockets echo.
+
+    ``/second-time/<anything>`` fails with 503 the first time that it is asked for.
+    """
     stopping = asyncio.Event()
     with _listening_socket() as listener:
         port = int(listener.getsockname()[1])
@@ -111,6 +118,7 @@ class HttpEcho:
     def __init__(self, name: str, pod: int = 0) -> None:
         self.name = name
         self.pod = f"{name}-{pod}"
+        self._heard: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """One request, one WebSocket, or the server's life."""
@@ -123,6 +131,7 @@ class HttpEcho:
 
     async def _answer(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         path, body = scope["path"], await _body(receive)
+        self._heard[path] += 1
         if path == "/slow":
             await asyncio.sleep(_milliseconds(scope) / 1000)
         if path == "/stream":
@@ -131,6 +140,8 @@ class HttpEcho:
             await _respond(send, 200, b"application/octet-stream", [body])
         else:
             status = int(path.removeprefix("/status/")) if re.fullmatch(r"/status/[2-5]\d\d", path) else 200
+            if path.startswith("/second-time/") and self._heard[path] == 1:
+                status = 503
             await _respond(send, status, b"application/json", [json.dumps(self._seen(scope)).encode()])
 
     def _seen(self, scope: HTTPScope) -> dict[str, object]:
@@ -140,6 +151,7 @@ class HttpEcho:
             "pod": self.pod,
             "httpVersion": scope["http_version"],
             "method": scope["method"],
+            "heard": self._heard[scope["path"]],
             "path": scope["path"],
             "host": headers.get("host", ""),
             "principal": principal(headers.get("x-forwarded-client-cert", "")),
@@ -295,8 +307,22 @@ async def serve_tcp_greeting(name: str, _pod: int = 0) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
+async def serve_tls_echo(name: str, _pod: int = 0) -> AsyncIterator[int]:
+    """The same over TLS of the application's own: its certificate is for ``NAME.example`` and none of the mesh's."""
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+
+    async with _serve_tcp(echo, server_context(f"{name}.example")) as port:
+        yield port
+
+
+@asynccontextmanager
 async def _serve_tcp(
     answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
     connections: set[asyncio.Task[None]] = set()
 
@@ -314,7 +340,7 @@ async def _serve_tcp(
         connections.add(task)
         task.add_done_callback(connections.discard)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
     try:
         yield int(server.sockets[0].getsockname()[1])
     finally:

@@ -21,6 +21,9 @@ _RETRIES_AT_ONCE: Final = 1024
 """Envoy's default of 3 makes most requests fail when a gateway dies (facts h)."""
 _RAREST_PROBE: Final = Duration(30_000)
 """As long as outlier detection keeps a gateway out. Health checks that would have to be rarer are left out."""
+# By default a change of health that follows another one is heeded a second later: so long, calls would still go to a
+# gateway that is known to be gone.
+AT_ONCE: Final[Resource] = {"update_merge_window": "0s"}
 _LOST: Final[Resource] = {"ignore_health_on_host_removal": True, "close_connections_on_host_health_failure": True}
 _READY: Final[Resource] = {"path": "/healthz/ready", "host": "gateway"}
 
@@ -38,7 +41,7 @@ def reach(machine: Machine, clusters: int) -> Resource:
         "upstream_connection_options": {"tcp_keepalive": KEEPALIVE},
         "endpoints": localities(machine, with_status_port=several),
         **(_asked(gateways, clusters) if several else {}),
-        **({"outlier_detection": outliers(gateways)} if several else {}),
+        **({"outlier_detection": outliers(gateways), "common_lb_config": AT_ONCE} if several else {}),
     }
 
 

@@ -33,12 +33,9 @@ def _upgrades(port: EgressPort, action: Resource, several_gateways: bool) -> lis
 
 
 def _time(port: EgressPort) -> Resource:
-    """As istiod does it: a gRPC call's own deadline is kept as long as it is within the time limit."""
+    """The time limit. Beside a ``max_stream_duration`` Envoy would not heed it."""
     limit = port.traffic.timeout
-    if limit is None:
-        return _NO_TIME_LIMIT
-    longest: Resource = {"max_stream_duration": "0s", "grpc_timeout_header_max": str(limit)}
-    return {"timeout": str(limit), "max_stream_duration": longest}
+    return {"timeout": str(limit)} if limit else _NO_TIME_LIMIT
 
 
 _NO_TIME_LIMIT: Final[Resource] = {

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 # The gateway balances connections, not requests: one that lives for ever stays on one pod (facts/istio.md §13.8).
 _MAX_CONNECTION_AGE: Final = "60s"
-_STREAMS_PER_CONNECTION: Final = 16
+# With 8 or 16 a few dozen callers have so few connections that all of them may end at one pod (bench/h2_upgrade.py).
+_STREAMS_PER_CONNECTION: Final = 4
 
 
 def reach(port: EgressPort, machine: Machine, base: Resource) -> Resource:
@@ -81,7 +82,7 @@ def _outliers(said: OutlierDetection, machine: Machine) -> Resource:
         max_ejection_time=_longest(said),
         max_ejection_percent=said.max_ejection_percent,
     )
-    threshold: Resource = {"healthy_panic_threshold": {"value": said.min_health_percent or 0}}
+    threshold: Resource = {**gateways.AT_ONCE, "healthy_panic_threshold": {"value": said.min_health_percent or 0}}
     return {"outlier_detection": {**base, **values}, "common_lb_config": threshold}
 
 
