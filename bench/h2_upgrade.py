@@ -88,10 +88,11 @@ class Bench:
             (directory / file).write_bytes(content)
         self.stack.enter_context(measure.running(directory, ("127.0.0.1", port), http=False))
 
-    def machines(self, gateway_port: int) -> dict[str, int]:
-        """Starts the machines; where each listens."""
+    def machines(self, gateway_port: int) -> dict[str, tuple[int, measure.Running]]:
+        """Starts the machines; each with where it listens."""
         listens = {name: self.ports.reserve() for name in (HAND, OFF, ON)}
         identity = machines.machine_identity(self.authorities)
+        running: dict[str, tuple[int, measure.Running]] = {}
         for name, listen in listens.items():
             directory = self.directory / name
             if name == HAND:
@@ -102,13 +103,13 @@ class Bench:
                 specification.write_text(_documents(gateway_port, listen, _UPGRADE if name == ON else {}))
                 measure.render(specification, directory)
             write_set(directory / "certs", identity.files())
-            self.stack.enter_context(measure.running(directory, ("127.0.0.1", listen)))
-        return listens
+            running[name] = listen, self.stack.enter_context(measure.running(directory, ("127.0.0.1", listen)))
+        return running
 
-    def load(self, port: int, connections: int) -> Found:
+    def load(self, port: int, envoy: measure.Running, connections: int) -> Found:
         """One run of wrk, and how the pods shared it."""
         before = [self._requests(number) for number in range(PODS)]
-        load = throughput.load(port, connections)
+        load = throughput.load(port, envoy, connections)
         after = [self._requests(number) for number in range(PODS)]
         each = [late - early for early, late in zip(before, after, strict=True)]
         return Found(load, tuple(count / sum(each) for count in each))
@@ -163,9 +164,9 @@ def main() -> None:
     report = measure.Report("HTTP/1.1 callers carried over HTTP/2", heads)
     with measure.scratch() as directory, Ports() as ports, ExitStack() as stack:
         bench = Bench(directory, ports, stack, Authorities.make(machines.TRUST_DOMAIN, datetime.now(UTC)))
-        listens = bench.machines(bench.mesh())
+        running = bench.machines(bench.mesh())
         for connections in CONNECTIONS:
-            subjects = {name: partial(bench.load, port, connections) for name, port in listens.items()}
+            subjects = {name: partial(bench.load, *machine, connections) for name, machine in running.items()}
             _report(report, connections, measure.alternate(options.runs, subjects))
     report.show(as_json=options.json)
 

@@ -22,6 +22,7 @@ import orjson
 
 from sidestep import spec as documents
 from sidestep.compile import Plan, compile_machine
+from sidestep.descriptors.protoc import compile_protos
 from sidestep.errors import OutputError, Problem, SpecError
 from sidestep.files import FileTree, exclusive, put_in_place, staged, translated
 from sidestep.outputs import envoy
@@ -35,9 +36,12 @@ Validate = Callable[[Path, str], None]
 VALIDATION: Final = ".validation.json"
 
 
-def load(files: Iterable[str]) -> Spec:
-    """Reads documents from files (``-`` is standard input). Raises `SpecError` with every problem found."""
-    return documents.load(files, datetime.now(UTC))
+def load(files: Iterable[str], *, transcoding: bool = True) -> Spec:
+    """Reads documents from files (``-`` is standard input). Raises `SpecError` with every problem found.
+
+    Without ``transcoding`` what they say of it is left out, and the descriptors it names need not be there yet.
+    """
+    return documents.load(files, datetime.now(UTC), compile_protos if transcoding else None)
 
 
 def bundles(spec: Spec, workload: str | None = None) -> list[Bundle]:
@@ -46,10 +50,10 @@ def bundles(spec: Spec, workload: str | None = None) -> list[Bundle]:
     if not machines or (workload is not None and len(machines) > 1):
         known = ", ".join(_names(machine)[1] for machine in spec.machines)
         allowed = known or "a document of kind Workload"
+        if workload is None:
+            raise SpecError([Problem("documents", 0, 0, "", "", allowed, "there is no workload among them")])
         message = "several workloads have this name" if machines else "there is no such workload"
-        raise SpecError(
-            [Problem("--workload" if workload else "documents", 0, 0, "", workload or "", allowed, message)]
-        )
+        raise SpecError([Problem("--workload", 0, 0, "", workload, allowed, message)])
     return [Bundle(compile_machine(machine)) for machine in machines]
 
 

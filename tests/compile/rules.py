@@ -11,8 +11,10 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 
@@ -55,14 +57,24 @@ class Made:
         return self.files["envoy.json"]
 
     @property
-    def clusters(self) -> list[Any]:
+    def all_clusters(self) -> list[Any]:
         resources: list[Any] = self.files["cds.json"]["resources"]
         return resources
 
     @property
-    def listeners(self) -> list[Any]:
+    def all_listeners(self) -> list[Any]:
         resources: list[Any] = self.files["lds.json"]["resources"]
         return resources
+
+    @property
+    def clusters(self) -> list[Any]:
+        """Those that lead to the mesh: all but the machine's own applications."""
+        return [cluster for cluster in self.all_clusters if not cluster["name"].startswith("inbound|")]
+
+    @property
+    def listeners(self) -> list[Any]:
+        """Those for local applications: all but those that the mesh calls."""
+        return [listener for listener in self.all_listeners if not listener["name"].startswith("ingress|")]
 
     def calls(self) -> Iterator[tuple[EgressPort, Any]]:
         """Every port that the machine calls, with each cluster that stands for it."""
@@ -96,7 +108,8 @@ class Made:
     def listens(self) -> list[str]:
         """Every address that the spec says, as it is written."""
         proxy = self.machine.workload.spec.proxy
-        return [port.address for port in self.machine.egress if port.address] + ([str(proxy.listen)] if proxy else [])
+        own = [port.address for port in self.machine.egress if port.address] + ([str(proxy.listen)] if proxy else [])
+        return own + [str(port.listen) for port in self.machine.ingress]
 
 
 def is_upgraded(port: EgressPort) -> bool:
@@ -208,12 +221,12 @@ def tls_is_1_2_to_1_3(made: Made) -> None:
 
 
 def cluster_names_are_no_host_names(made: Made) -> None:
-    for cluster in made.clusters:
+    for cluster in made.all_clusters:
         assert not HOST_NAME.fullmatch(cluster["name"])
 
 
 def every_name_is_there_once(made: Made) -> None:
-    for resources in (made.clusters, made.listeners):
+    for resources in (made.all_clusters, made.all_listeners):
         names = [resource["name"] for resource in resources]
         assert sorted(set(names)) == sorted(names)
     assert sorted(name.partition("|")[2] for name in names) == sorted(made.listens())
@@ -318,14 +331,14 @@ def the_mesh_tells_nothing_of_itself(made: Made) -> None:
 
 
 def nothing_listens_where_the_spec_does_not_say(made: Made) -> None:
-    addresses = [listener["address"] for listener in made.listeners]
+    addresses = [listener["address"] for listener in made.all_listeners]
     assert sorted(map(written, addresses)) == sorted(made.listens())
     proxy = made.machine.workload.spec.proxy
     modes: dict[str, int] = {}
     for listen in [*(port.listen for port in made.machine.egress), proxy and proxy.address]:
         modes |= {listen.path: listen.mode} if isinstance(listen, UnixSocket) else {}
     assert {each["pipe"]["path"]: each["pipe"]["mode"] for each in addresses if "pipe" in each} == modes
-    assert not any("additional_addresses" in listener for listener in made.listeners)
+    assert not any("additional_addresses" in listener for listener in made.all_listeners)
 
 
 def admin_is_a_socket_of_the_owner(made: Made) -> None:
@@ -333,7 +346,7 @@ def admin_is_a_socket_of_the_owner(made: Made) -> None:
 
 
 def no_port_is_shared(made: Made) -> None:
-    assert {listener["enable_reuse_port"] for listener in made.listeners} == {False}
+    assert {listener["enable_reuse_port"] for listener in made.all_listeners} == {False}
 
 
 def secrets_are_shared(made: Made) -> None:
@@ -341,7 +354,7 @@ def secrets_are_shared(made: Made) -> None:
         json.dumps(tls(cluster)["common_tls_context"]["tls_certificate_sds_secret_configs"])
         for cluster in made.clusters
     }
-    assert len(sources) == 1
+    assert len(sources) <= 1
     names = {
         name: [each["name"] for each in made.files[f"sds/{name}.json"]["resources"]] for name in ("identity", "roots")
     }
@@ -449,8 +462,25 @@ def _means(domain: str, host: str, port: str) -> bool:
     return (number == port if colon else port == "80") and name in {host, *short}
 
 
+def rest_is_as_strict_as_grpc(made: Made) -> None:
+    """Nothing that is no method goes on, and no stream that fails midway looks whole."""
+    for config in made.managers():
+        filters = {each["name"].rpartition(".")[2]: each["typed_config"] for each in config["http_filters"]}
+        if transcoder := filters.get("grpc_json_transcoder"):
+            content = made.tree.files[transcoder["proto_descriptor"].removeprefix("./")].content
+            assert sha256(content).hexdigest()[:16] in transcoder["proto_descriptor"]
+            validation = transcoder["request_validation_options"]
+            assert validation["reject_unknown_method"]
+            assert validation["reject_unknown_query_parameters"] or transcoder["ignore_unknown_query_parameters"]
+            assert transcoder["convert_grpc_status"]
+            streams = FileDescriptorSet.FromString(content).file[-1].service[0].method
+            guarded = [*filters] == ["grpc_json_transcoder", "lua", "grpc_web", "router"]
+            assert guarded == any(method.server_streaming for method in streams)
+
+
 def every_path_is_within_the_bundle(made: Made) -> None:
     paths = [path for name, value in made.files.items() if name != "manifest.json" for path in _paths(value)]
+    paths = [path for path in paths if path not in _requested(made.machine)]
     assert "./certs/key.pem" in paths
     elsewhere = {listen.removeprefix("unix:") for listen in made.listens()}
     for path in paths:
@@ -458,6 +488,12 @@ def every_path_is_within_the_bundle(made: Made) -> None:
             continue
         assert path == "." or path.startswith("./"), path
         assert ".." not in path
+
+
+def _requested(machine: Machine) -> set[str]:
+    """Paths of requests: what a health check asks for."""
+    checks = [port.spec.health_check for port in machine.ingress]
+    return {check.http_get.path for check in checks if check and check.http_get}
 
 
 def _paths(value: Any) -> Iterator[str]:
@@ -480,8 +516,6 @@ def nothing_secret_can_be_read_by_others(made: Made) -> None:
 
 
 def the_manifest_tells_what_is_there(made: Made) -> None:
-    from hashlib import sha256
-
     manifest = made.files["manifest.json"]
     others = {name: file.content for name, file in made.tree.files.items() if name != "manifest.json"}
     assert manifest["sha256"] == {name: sha256(content).hexdigest() for name, content in others.items()}
@@ -511,6 +545,7 @@ RULES: list[Callable[[Made], None]] = [
     what_is_not_idempotent_is_sent_once,
     every_request_has_a_route,
     the_proxy_is_not_open,
+    rest_is_as_strict_as_grpc,
     every_path_is_within_the_bundle,
     nothing_secret_can_be_read_by_others,
     the_manifest_tells_what_is_there,

@@ -15,7 +15,7 @@ from sidestep.onboard import Bundle, bundles, load
 from tests import documents
 from tests.certificates import issue_into
 from tests.commands import run
-from tests.compile import cases, rules
+from tests.compile import cases, ingress_rules, rules
 from tests.compile.rules import RULES, Made
 from tests.envoys import accepted, eventually, running
 from tests.free_ports import free_port
@@ -29,11 +29,6 @@ if TYPE_CHECKING:
 
 EXAMPLE = "several-gateways-by-address-stand-in-for-each-other-in-order"
 PROXY = "an-http-proxy-serves-every-egress-by-name"
-EXAMPLES: dict[Callable[[Made], None], str] = {
-    rules.the_proxy_is_not_open: PROXY,
-    rules.what_needs_http1_has_it: "http1-callers-are-carried-over-http2",
-}
-"""For rules that `EXAMPLE` has nothing for."""
 UPGRADED = "|9080||reviews.bookinfo.svc.cluster.local"
 each_rule = pytest.mark.parametrize("rule", RULES, ids=[rule.__name__ for rule in RULES])
 
@@ -54,7 +49,7 @@ def test_holds_in_every_case(rule: Callable[[Made], None]) -> None:
 def test_all_hold_in_what_nobody_wrote(spec: list[Fields], tmp_path_factory: pytest.TempPathFactory) -> None:
     file = documents.write(tmp_path_factory.getbasetemp() / "spec.yaml", *spec)
     [bundle] = bundles(load([file]))
-    for rule in RULES:
+    for rule in (*RULES, *ingress_rules.RULES):
         rule(made(bundle))
 
 
@@ -173,6 +168,15 @@ BREAKS: list[tuple[Callable[[Made], None], Callable[[Any], object]]] = [
             lambda f: virtual_hosts(f).pop(0),
         )
     ),
+    *(
+        (rules.rest_is_as_strict_as_grpc, break_)
+        for break_ in (
+            lambda f: manager(f)["http_filters"][0]["typed_config"].update(request_validation_options={}),
+            lambda f: manager(f)["http_filters"][0]["typed_config"].update(proto_descriptor="./descriptors/ledger.pb"),
+            lambda f: manager(f)["http_filters"].pop(1),
+            lambda f: manager(f)["http_filters"].reverse(),
+        )
+    ),
     (
         rules.every_path_is_within_the_bundle,
         lambda f: f["envoy.json"]["dynamic_resources"]["lds_config"]["path_config_source"].update(path="/etc/lds.json"),
@@ -180,6 +184,13 @@ BREAKS: list[tuple[Callable[[Made], None], Callable[[Any], object]]] = [
     (rules.nothing_secret_can_be_read_by_others, lambda f: f["cds.json"].update(key="-----BEGIN PRIVATE KEY-----")),
     (rules.the_manifest_tells_what_is_there, lambda f: f["cds.json"].update(version_info="another")),
 ]
+
+
+EXAMPLES: dict[Callable[[Made], None], str] = {
+    rules.the_proxy_is_not_open: PROXY,
+    rules.rest_is_as_strict_as_grpc: "rest-calls-become-grpc",
+    rules.what_needs_http1_has_it: "http1-callers-are-carried-over-http2",
+}
 
 
 def http_options(files: Any) -> list[Any]:
@@ -193,7 +204,7 @@ def test_notices_when_it_is_broken(rule: Callable[[Made], None], break_: Callabl
     whole = made(cases.bundles(EXAMPLES.get(rule, EXAMPLE))["billing"])
     files = json.loads(json.dumps(whole.files))
     break_(files)
-    broken = {name: File(json.dumps(value).encode()) for name, value in files.items()}
+    broken = dict(whole.tree.files) | {name: File(json.dumps(value).encode()) for name, value in files.items()}
     with pytest.raises((AssertionError, KeyError)):
         rule(Made(whole.machine, FileTree(broken, whole.tree.directories)))
 

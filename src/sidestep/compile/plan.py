@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sidestep.compile.envoy import bootstrap, clusters, listeners, proxy, secrets
+from sidestep.compile.envoy import application, bootstrap, clusters, inbound, listeners, proxy, secrets
 from sidestep.compile.envoy.peer_metadata import PeerMetadata
 
 if TYPE_CHECKING:
@@ -40,9 +40,13 @@ def compile_machine(machine: Machine) -> Plan:
     return Plan(
         machine=machine,
         bootstrap=bootstrap.dynamic(metadata),
-        listeners=[*listeners.egress(machine, metadata), *proxy.listeners(machine)],
+        listeners=[
+            *listeners.egress(machine, metadata),
+            *proxy.listeners(machine),
+            *inbound.ingress(machine, metadata),
+        ],
         routes=proxy.routes(machine, metadata),
-        clusters=clusters.egress(machine),
+        clusters=[*clusters.egress(machine), *application.clusters(machine)],
         identity=secrets.identity(),
         roots=secrets.roots(),
     )

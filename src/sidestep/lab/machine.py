@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,8 +15,9 @@ from sidestep import onboard
 from sidestep.files import write_set
 from sidestep.lab.access_log import AccessLog
 from sidestep.lab.envoys import Runtime
+from sidestep.lab.ledger import DESCRIPTOR
 from sidestep.lab.mesh import Mesh
-from sidestep.lab.topology import Protocol, Service
+from sidestep.lab.topology import Application, Protocol, Service, ServicePort
 from sidestep.pki.identity import Identity
 from sidestep.pki.spiffe import SpiffeId
 from sidestep.proxy.binary import Envoy
@@ -25,6 +27,7 @@ from sidestep.proxy.validation import validate
 Edit = Callable[[dict[str, object]], None]
 """Changes one cluster of a bundle, to leave out on purpose what the bundle does right."""
 
+_TRANSCODE: Final = f", transcode: {{descriptor: {DESCRIPTOR.name}, streamNewlineDelimited: true}}"
 _ARGUMENTS: Final = ("--file-flush-interval-msec", "20", "--log-level", "warning", "--drain-time-s", "1")
 
 
@@ -40,12 +43,32 @@ class Calls:
     """What it says of its traffic, as it stands in the document."""
 
     def __str__(self) -> str:
-        protocol = next(port.protocol for port in self.service.ports if port.number == self.port)
-        said = ", protocol: HTTP" if protocol is Protocol.UNDECLARED else ""
+        port = next(port for port in self.service.ports if port.number == self.port)
+        said = ", protocol: HTTP" if port.protocol is Protocol.UNDECLARED else ""
+        said += _TRANSCODE if port.application is Application.LEDGER else ""
         host = f"{self.service.name}.{self.service.namespace}"
         address = f"127.0.0.1:{self.listen}" if isinstance(self.listen, int) else f"unix:./{self.listen}"
         traffic = f", {self.traffic}" if self.traffic else ""
         return f"  - {{host: {host}, port: {self.port}{said}, listen: {address}{traffic}}}"
+
+
+@dataclass(frozen=True)
+class Serves:
+    """One line of a machine's ingress: a port that the mesh calls, where Envoy listens, where the application does."""
+
+    port: ServicePort
+    listen: int
+    application: int
+    allow: str
+    """The principal that may call."""
+    more: str = ""
+    """Further fields, as in the document."""
+
+    def __str__(self) -> str:
+        addresses = f"listen: 127.0.0.1:{self.listen}, application: 127.0.0.1:{self.application}"
+        more = f", {self.more}" if self.more else ""
+        allow = f"allow: [{self.allow}]{more}"
+        return f"  - {{port: {self.port.number}, protocol: {self.port.protocol}, {addresses}, {allow}}}"
 
 
 @dataclass
@@ -59,6 +82,7 @@ class Machine:
     egress: list[Calls]
     proxy: int
     """The local port of its HTTP proxy."""
+    ingress: tuple[Serves, ...] = ()
     process: Process = field(init=False)
 
     @property
@@ -90,8 +114,9 @@ class Machine:
 
     def render(self) -> onboard.Installed:
         """Writes the spec and (re)renders the bundle from it, as ``sidestep render`` does."""
+        (self.directory / "spec").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(DESCRIPTOR, self.directory / "spec" / DESCRIPTOR.name)
         for path, text in zip(self.spec, (mesh_document(self.mesh), self._workload_document()), strict=True):
-            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         spec = onboard.load(str(path) for path in self.spec)
         [bundle] = onboard.bundles(spec)
@@ -111,6 +136,7 @@ class Machine:
 
     def _workload_document(self) -> str:
         lines = "\n".join(str(calls) for calls in self.egress)
+        lines += "\n  ingress:\n" + "\n".join(map(str, self.ingress)) if self.ingress else ""
         return f"""\
 apiVersion: sidestep/v1alpha1
 kind: Workload
@@ -160,8 +186,9 @@ async def start_machine(
     tuned: Sequence[tuple[Service, int, str]] = (),
     identity: Identity,
     edit: Edit | None = None,
+    ingress: Sequence[Serves] = (),
 ) -> AsyncIterator[Machine]:
-    """Onboards a machine that calls ``egress`` and runs its Envoy until the end of the block.
+    """Onboards a machine that calls ``egress`` and is called on ``ingress``; its Envoy runs until the end of the block.
 
     It listens on a port for each of ``egress`` and of ``tuned``, on a socket for each of ``sockets``, and on one port
     for all by name.
@@ -169,7 +196,8 @@ async def start_machine(
     listens = [Calls(service, port, runtime.ports.reserve()) for service, port in egress]
     listens += [Calls(service, port, f"{service.name}-{port}.sock") for service, port in sockets]
     listens += [Calls(service, port, runtime.ports.reserve(), traffic) for service, port, traffic in tuned]
-    machine = Machine(spiffe_id, directory, mesh, runtime.envoy, listens, runtime.ports.reserve())
+    proxy = runtime.ports.reserve()
+    machine = Machine(spiffe_id, directory, mesh, runtime.envoy, listens, proxy, tuple(ingress))
     machine.render()
     machine.hold(identity)
     if edit:

@@ -24,6 +24,7 @@ _GRPC = ServicePort(50051, Protocol.GRPC, Application.GRPC)
 _CARRIED = ServicePort(9083, Protocol.HTTP, Application.HTTP)
 """Called over HTTP/2, although it speaks HTTP/1.1."""
 _TLS = ServicePort(8443, Protocol.TLS, Application.TLS)
+_ACCOUNTS = ServicePort(50052, Protocol.GRPC, Application.LEDGER)
 _TCP = ServicePort(9000, Protocol.TCP, Application.TCP_ECHO)
 _GREETING = ServicePort(2525, Protocol.TCP, Application.TCP_GREETING)
 
@@ -40,10 +41,10 @@ REVIEWS: Final = Service(
     pods=2,
     subsets={"v1": (0,), "v2": (1,)},
 )
-LEDGER: Final = Service("ledger", "pay", (_GRPC, _TCP, _GREETING, _TLS), policy=_admits(BILLING, "pay"))
+LEDGER: Final = Service("ledger", "pay", (_GRPC, _ACCOUNTS, _TCP, _GREETING, _TLS), policy=_admits(BILLING, "pay"))
 RATINGS: Final = Service("ratings", "bookinfo", (_HTTP, _GRPC, _TCP, _GREETING), mtls=MTLSMode.PERMISSIVE)
 PAYROLL: Final = Service(
-    "payroll", "hr", (_HTTP, _GRPC, _TCP, _GREETING), policy=_admits("cluster.local/ns/hr/sa/portal", "hr")
+    "payroll", "hr", (_HTTP, _GRPC, _ACCOUNTS, _TCP, _GREETING), policy=_admits("cluster.local/ns/hr/sa/portal", "hr")
 )
 """Admits somebody else, not the machine."""
 DETAILS: Final = Service("details", "bookinfo", (_HTTP,), presents="spiffe://cluster.local/ns/bookinfo/sa/intruder")
@@ -52,3 +53,18 @@ ADMIN: Final = Service("admin", "bookinfo", (_HTTP,), exported=False)
 """Not exported by the gateway."""
 
 MESH: Final = MeshDescription((REVIEWS, LEDGER, RATINGS, PAYROLL, DETAILS, ADMIN), gateways=2)
+
+PRODUCTPAGE: Final = "cluster.local/ns/bookinfo/sa/productpage"
+"""The principal of the pod that the machine admits."""
+BILLING_HOST: Final = "billing.vms.svc.cluster.local"
+"""The host of the ServiceEntry that stands for the machine in the mesh."""
+INVOICES: Final = ServicePort(8080, Protocol.HTTP, Application.HTTP)
+"""The machine's own HTTP application; of it, only some paths may be asked for."""
+SERVED: Final = (INVOICES, _GRPC, _TCP, _GREETING)
+"""The machine's own applications."""
+PATHS: Final = "rules: [{to: [{operation: {paths: [/, /public/*]}}]}]"
+"""What of `INVOICES` may be asked for, as in the document."""
+UNSTEADY: Final = ServicePort(8081, Protocol.HTTP, Application.HTTP)
+"""An application of the machine that is down at first."""
+PROBE: Final = "healthCheck: {tcpSocket: {}, periodSeconds: 1, failureThreshold: 1}"
+"""How the machine's Envoy tells whether `UNSTEADY` is up, as in the document."""

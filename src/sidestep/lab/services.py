@@ -22,6 +22,8 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
 from sidestep.lab.application_tls import server_context
+from sidestep.lab.client_certificate import principal
+from sidestep.lab.ledger import serve_ledger
 from sidestep.lab.topology import Application
 
 if TYPE_CHECKING:
@@ -41,13 +43,6 @@ if TYPE_CHECKING:
 
 GRPC_SERVICE = "sidestep.lab.Echo"
 _STOP_SECONDS = 1.0
-_URI = re.compile(r"(?:^|[;,])URI=([^;,]*)")
-
-
-def principal(xfcc: str) -> str:
-    """The SPIFFE ID of the last hop in ``x-forwarded-client-cert``; empty where there was no client certificate."""
-    uris = _URI.findall(xfcc.replace('"', ""))
-    return uris[-1] if uris else ""
 
 
 def serve_application(application: Application, name: str, pod: int = 0) -> AbstractAsyncContextManager[int]:
@@ -55,6 +50,7 @@ def serve_application(application: Application, name: str, pod: int = 0) -> Abst
     starters: dict[Application, Callable[[str, int], AbstractAsyncContextManager[int]]] = {
         Application.HTTP: serve_http,
         Application.GRPC: serve_grpc,
+        Application.LEDGER: serve_ledger,
         Application.TCP_ECHO: serve_tcp_echo,
         Application.TCP_GREETING: serve_tcp_greeting,
         Application.TLS: serve_tls_echo,
@@ -66,13 +62,14 @@ def serve_application(application: Application, name: str, pod: int = 0) -> Abst
 
 
 @asynccontextmanager
-async def serve_http(name: str, pod: int = 0) -> AsyncIterator[int]:
-    """An HTTP service: ``/``, ``/echo``, ``/slow?ms=``, ``/status/<code>``, ``/stream``; WebSockets echo.
+async def serve_http(name: str, pod: int = 0, *, port: int = 0) -> AsyncIterator[int]:
+    """An HTTP service of one pod, on ``port`` or any free one.
 
+    It has ``/``, ``/echo``, ``/slow?ms=``, ``/status/<code>``, ``/stream``; WebSockets echo.
     ``/second-time/<anything>`` fails with 503 the first time that it is asked for.
     """
     stopping = asyncio.Event()
-    with _listening_socket() as listener:
+    with _listening_socket(port) as listener:
         port = int(listener.getsockname()[1])
         config = _hypercorn_config(listener.detach())  # the server closes it
         task = asyncio.create_task(serve(HttpEcho(name, pod), config, shutdown_trigger=stopping.wait))
@@ -104,10 +101,10 @@ async def _ended(task: asyncio.Task[None]) -> None:
 
 
 @contextmanager
-def _listening_socket() -> Iterator[socket.socket]:
+def _listening_socket(port: int) -> Iterator[socket.socket]:
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", 0))
+        listener.bind(("127.0.0.1", port))
         listener.listen(128)
         yield listener
 

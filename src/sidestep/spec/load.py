@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path as FilePath
-from typing import Final, TypeVar, get_args
+from typing import TYPE_CHECKING, Final, TypeVar, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from sidestep.errors import CertificateError, Problem, SpecError
-from sidestep.spec import proxy
+from sidestep.spec import inbound, proxy
 from sidestep.spec.documents import MAX_BYTES, Document, Path, printable, read, shown
 from sidestep.spec.model import API_VERSION, AnyWorkload, Mesh, Workload
 from sidestep.spec.resolve import Machine, Resolution, Services, clashes
+
+if TYPE_CHECKING:
+    from sidestep.spec.transcoding import Compile
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -43,17 +46,19 @@ def schema() -> dict[str, object]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **adapter.json_schema(by_alias=True)}
 
 
-def load(files: Iterable[str], now: datetime) -> Spec:
+def load(files: Iterable[str], now: datetime, compile_protos: Compile | None = None) -> Spec:
     """Reads files (``-`` is standard input) that hold documents of both kinds, in any order.
 
-    ``now`` decides whether root certificates are in date. Raises `SpecError` with every problem that was found.
+    ``now`` decides whether root certificates are in date; ``compile_protos`` is asked where ``transcode`` names .proto
+    files, and without it ``transcode`` is left out. Raises `SpecError` with every problem that was found.
     """
-    return _Loader(now).load(files)
+    return _Loader(now, compile_protos).load(files)
 
 
 class _Loader:
-    def __init__(self, now: datetime) -> None:
+    def __init__(self, now: datetime, compile_protos: Compile | None) -> None:
         self._now = now
+        self._compile_protos = compile_protos
         self._problems: list[Problem] = []
         self._meshes: dict[str, tuple[Document, Mesh]] = {}
         self._workloads: dict[tuple[str, str], tuple[Document, Workload]] = {}
@@ -109,15 +114,26 @@ class _Loader:
             if name is None:
                 continue
             resolution = Resolution(document, services[name])
-            for index, egress in enumerate(workload.spec.egress):
-                resolution.add(index, egress)
-            resolution.give_addresses(workload)
+            resolution.take(workload, self._meshes[name][1].spec.trust_domain)
+            self._transcode(workload, resolution)
             self._problems += resolution.problems
             self._problems += proxy.problems(document, workload.spec)
             together[workload.spec.machine].append((workload, resolution))
-            machines.append(Machine(self._meshes[name][1], workload, tuple(resolution.ports), roots[name]))
+            mesh, egress, ingress = self._meshes[name][1], tuple(resolution.ports), tuple(resolution.ingress)
+            machines.append(Machine(mesh, workload, egress, ingress, roots[name]))
         self._problems += clashes(together.values())
         return machines
+
+    def _transcode(self, workload: Workload, resolution: Resolution) -> None:
+        wanted = [
+            (index, egress.transcode) for index, egress in enumerate(workload.spec.egress or ()) if egress.transcode
+        ]
+        if wanted and self._compile_protos:
+            from sidestep.spec.transcoding import Descriptors  # which imports protobuf: only where it is asked for
+
+            descriptors = Descriptors(self._compile_protos)
+            for index, transcode in wanted:
+                descriptors.attach(resolution, index, transcode)
 
     def _mesh_of(self, document: Document, workload: Workload) -> str | None:
         name = workload.spec.mesh
@@ -275,6 +291,7 @@ def _warnings(machines: Iterable[Machine]) -> Iterator[str]:
         for port in machine.egress:
             if port.listen and not port.listen.is_loopback:
                 yield f"{name}: whoever reaches {port.listen} calls {port.service.host} as {machine.identity}"
+        yield from inbound.warnings(name, machine.ingress, machine.mesh.spec.trust_domain)
     for service in {port.service.host: port.service for machine in machines for port in machine.egress}.values():
         if service.unsafe_any_workload_of:
             yield f"{service.host}: any workload of {_whom(service.unsafe_any_workload_of)} may answer as this service"

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from sidestep.spec.addresses import Addresses
 from sidestep.spec.base import Model
+from sidestep.spec.ingress import Ingress
 from sidestep.spec.proxy import Proxy, mode_is_of_a_socket
 from sidestep.spec.scalars import (
     Address,
@@ -30,6 +31,7 @@ from sidestep.spec.scalars import (
 )
 from sidestep.spec.sockets import ListenOnOrNone, SocketMode
 from sidestep.spec.traffic import HealthCheck, Retries, Timespan, TrafficPolicy
+from sidestep.spec.transcode import Transcode
 
 API_VERSION: Final = "sidestep/v1alpha1"
 MAX_SNI: Final = 255
@@ -181,6 +183,8 @@ class Egress(Model):
     """What to speak on a port that the Mesh lists without a protocol."""
     listen: ListenOnOrNone | None = None
     """Local address for the application to call; 127.0.0.1 and the service's port number unless said otherwise."""
+    transcode: Transcode | None = None
+    """REST for a gRPC service: JSON over HTTP beside native gRPC, on the same address."""
     subset: Name | None = None
     """A subset that a DestinationRule in the mesh defines."""
     timeout: Timespan | None = None
@@ -215,8 +219,16 @@ class WorkloadSpec(Model):
     """Gives each service a loopback address of its own, so that its port numbers can be used unchanged."""
     proxy: Proxy | None = None
     """Serves every egress by name, too: an HTTP proxy on one local address."""
-    egress: Annotated[list[Egress], Field(min_length=1)]
+    egress: Annotated[list[Egress] | None, Field(min_length=1)] = None
     """The services that it calls."""
+    ingress: Annotated[list[Ingress] | None, Field(min_length=1)] = None
+    """Its own ports that the mesh may call."""
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        if not self.egress and not self.ingress:
+            raise not_allowed("neither calls nor is called", "egress, ingress or both")
+        return self
 
 
 class Mesh(Model):

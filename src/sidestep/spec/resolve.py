@@ -10,8 +10,10 @@ from itertools import islice
 from typing import Final, TypeAlias
 
 from sidestep.errors import Problem
+from sidestep.spec import inbound
 from sidestep.spec.addresses import allocate
 from sidestep.spec.documents import Document, Path, shown
+from sidestep.spec.inbound import IngressPort
 from sidestep.spec.model import Egress, Mesh, Port, Service, Workload
 from sidestep.spec.proxy import PATH as PROXY
 from sidestep.spec.proxy import with_mode
@@ -19,6 +21,7 @@ from sidestep.spec.scalars import UNSPECIFIED, Listen, Protocol
 from sidestep.spec.sockets import NONE, LocalAddress
 from sidestep.spec.traffic import NO_TRAFFIC, Traffic
 from sidestep.spec.traffic_checks import findings
+from sidestep.spec.transcode import Transcoding
 
 _COMPARISONS: Final = 200_000
 
@@ -34,6 +37,8 @@ class EgressPort:
     """Whether Istio was told the protocol; where not, it detects it on every connection."""
     listen: LocalAddress | None
     """None where it is called by name only, through the workload's proxy."""
+    transcoding: Transcoding | None = None
+    """REST beside native gRPC on ``listen``, where the document asks for it."""
     traffic: Traffic = NO_TRAFFIC
 
     @property
@@ -59,6 +64,7 @@ class Machine:
     mesh: Mesh
     workload: Workload
     egress: tuple[EgressPort, ...]
+    ingress: tuple[IngressPort, ...] = ()
     roots: bytes = field(default=b"", repr=False)
     """The mesh's root certificates (PEM), where the document names a file of them."""
 
@@ -107,7 +113,19 @@ class Resolution:
     paths: list[Path] = field(default_factory=list)
     """For each of ``ports``, where in the document its egress stands."""
     problems: list[Problem] = field(default_factory=list)
+    ingress: list[IngressPort] = field(default_factory=list)
+    ingress_paths: list[Path] = field(default_factory=list)
+    """For each of ``ingress``, where in the document it stands."""
     _by_destination: dict[tuple[str, int, str], list[EgressPort]] = field(default_factory=lambda: defaultdict(list))
+
+    def take(self, workload: Workload, trust_domain: str) -> None:
+        """Resolves all that a workload calls, and all that it is called on."""
+        for index, egress in enumerate(workload.spec.egress or ()):
+            self.add(index, egress)
+        self.give_addresses(workload)
+        resolved = inbound.resolve(self.document, workload.spec.ingress or (), trust_domain)
+        self.ingress, self.ingress_paths, problems = resolved
+        self.problems += problems
 
     def add(self, index: int, egress: Egress) -> None:
         """Resolves ``spec.egress[index]``."""
@@ -126,7 +144,8 @@ class Resolution:
             protocol = self._protocol(path, egress, service, port)
             if protocol:
                 listen = _local_address(egress, port)
-                self._take(path, EgressPort(service, port.number, protocol, port.protocol is not None, listen, traffic))
+                declared = port.protocol is not None
+                self._take(path, EgressPort(service, port.number, protocol, declared, listen, traffic=traffic))
 
     def _take(self, path: Path, port: EgressPort) -> None:
         same = self._by_destination[port.service.host, port.number, port.traffic.subset]
@@ -146,8 +165,9 @@ class Resolution:
         except ValueError as error:
             self._problem(("spec", "addresses", "range"), "too small", str(error), "a larger network")
             return
+        egress = workload.spec.egress or ()
         for index, (port, path) in enumerate(zip(self.ports, self.paths, strict=True)):
-            if workload.spec.egress[_index(path)].listen is None:
+            if egress[_index(path)].listen is None:
                 self.ports[index] = replace(port, listen=Listen(addresses[port.service.host], port.number))
 
     def _problem(self, path: Path, message: str, found: str, allowed: str) -> None:
@@ -217,7 +237,7 @@ Claim: TypeAlias = tuple[Path, LocalAddress, str]
 
 
 def clashes(machines: Iterable[Sequence[tuple[Workload, Resolution]]]) -> Iterator[Problem]:
-    """Listen addresses that are taken twice, among the workloads of each machine."""
+    """Listen addresses that are taken twice, or by an application, among the workloads of each machine."""
     for workloads in machines:
         taken: dict[Hashable, dict[str, str]] = defaultdict(dict)
         for number, (workload, resolution) in enumerate(workloads):
@@ -229,6 +249,22 @@ def clashes(machines: Iterable[Sequence[tuple[Workload, Resolution]]]) -> Iterat
                     yield _clash(resolution.document, path, listen, owner)
                 else:
                     owners[address] = f"{workload.metadata.name} for {purpose}"
+        for _, resolution in workloads:
+            yield from _applications_in_the_way(resolution, taken)
+
+
+def _applications_in_the_way(resolution: Resolution, taken: Mapping[Hashable, Mapping[str, str]]) -> Iterator[Problem]:
+    for port, path in zip(resolution.ingress, resolution.ingress_paths, strict=True):
+        application = port.application
+        place, address = _place(application, 0)
+        owner = _owner(taken.get(place, {}), address)
+        if owner:
+            yield resolution.document.problem(
+                (*path, "application"),
+                f"Envoy itself listens there: {owner}",
+                found=str(application),
+                allowed="another `application` address, or `listen` on another port",
+            )
 
 
 def _claims(workload: Workload, resolution: Resolution) -> Iterator[Claim]:
@@ -236,6 +272,8 @@ def _claims(workload: Workload, resolution: Resolution) -> Iterator[Claim]:
     for port, path in zip(resolution.ports, resolution.paths, strict=True):
         if port.listen:
             yield (*path, "listen"), port.listen, f"{port.service.host}:{port.number}"
+    for served, path in zip(resolution.ingress, resolution.ingress_paths, strict=True):
+        yield (*path, "listen"), served.listen, f"its own port {served.number}"
     if workload.spec.proxy:
         yield PROXY, workload.spec.proxy.listen, "its proxy"
 
