@@ -26,6 +26,7 @@ from sidestep.descriptors.protoc import compile_protos
 from sidestep.errors import OutputError, Problem, SpecError
 from sidestep.files import FileTree, exclusive, put_in_place, staged, translated
 from sidestep.outputs import envoy
+from sidestep.outputs.manifest import wrong
 
 if TYPE_CHECKING:
     from sidestep.spec import Machine, Spec
@@ -58,11 +59,14 @@ def bundles(spec: Spec, workload: str | None = None) -> list[Bundle]:
 
 
 def manifest(directory: Path) -> Mapping[str, Any]:
-    """The manifest of the bundle in ``directory``. Raises `OutputError` where there is none."""
+    """The manifest of the bundle in ``directory``. Raises `OutputError` where there is none, or none of ours."""
     with translated(directory):
         found = _manifest(directory / envoy.MANIFEST)
     if found is None:
         raise OutputError(f"{directory}: holds no bundle", hint="sidestep render makes one.")
+    if field := wrong(found):
+        message = f"{directory / envoy.MANIFEST}: {field} is not as sidestep render writes it"
+        raise OutputError(message, hint="Render the bundle again, and trust none that others can write to.")
     return found
 
 

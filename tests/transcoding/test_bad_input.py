@@ -238,3 +238,12 @@ def test_google_s_own_services_are_taken_only_by_name() -> None:
     with pytest.raises(sets.Unusable, match="holds no service"):
         found.chosen([])
     assert [service.full_name for service in found.chosen(["google.demo.S"])] == ["google.demo.S"]
+
+
+def test_no_compiler_is_taken_from_beside_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    Path("grpc_tools").mkdir()
+    for name in ("__init__", "protoc"):
+        Path(f"grpc_tools/{name}.py").write_text("raise SystemExit('not the compiler')\n")
+    Path("plain.proto").write_text('syntax = "proto3";\n')
+    assert protoc.compile_protos(Path(), ["plain.proto"], ["."])

@@ -73,7 +73,8 @@ def _compiler() -> list[str]:
     if protoc := shutil.which("protoc"):
         return [protoc]
     if find_spec("grpc_tools"):
-        return [sys.executable, "-m", "grpc_tools.protoc"]
+        # -P: without it Python would import grpc_tools from the documents' directory, whoever has put it there.
+        return [sys.executable, "-P", "-m", "grpc_tools.protoc"]
     raise MissingDependency(
         "compiling .proto files needs protoc on PATH, or grpcio-tools", hint="pip install 'sidestep[transcode]'"
     )
