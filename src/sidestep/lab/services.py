@@ -65,7 +65,7 @@ def serve_application(application: Application, name: str, pod: int = 0) -> Abst
 async def serve_http(name: str, pod: int = 0, *, port: int = 0) -> AsyncIterator[int]:
     """An HTTP service of one pod, on ``port`` or any free one.
 
-    It has ``/``, ``/echo``, ``/slow?ms=``, ``/status/<code>``, ``/stream``; WebSockets echo.
+    It has ``/``, ``/echo``, ``/slow…?ms=``, ``/status/<code>``, ``/stream``; WebSockets echo.
     ``/second-time/<anything>`` fails with 503 the first time that it is asked for.
     """
     stopping = asyncio.Event()
@@ -129,7 +129,7 @@ class HttpEcho:
     async def _answer(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         path, body = scope["path"], await _body(receive)
         self._heard[path] += 1
-        if path == "/slow":
+        if path.startswith("/slow"):
             await asyncio.sleep(_milliseconds(scope) / 1000)
         if path == "/stream":
             await _respond(send, 200, b"text/plain", [b"chunk %d\n" % number for number in range(10)])

@@ -149,8 +149,9 @@ class Resolution:
 
     def _take(self, path: Path, port: EgressPort) -> None:
         same = self._by_destination[port.service.host, port.number, port.traffic.subset]
-        for place, message, found, allowed in findings(port, same):
-            self._problem((*path, *place), message, found, allowed)
+        if same or port.traffic is not NO_TRAFFIC:  # most say nothing, and there may be thousands
+            for place, message, found, allowed in findings(port, same):
+                self._problem((*path, *place), message, found, allowed)
         same.append(port)
         self.ports.append(port)
         self.paths.append(path)
