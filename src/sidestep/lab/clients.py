@@ -257,21 +257,6 @@ async def _line(reader: asyncio.StreamReader) -> str:
 
 
 @asynccontextmanager
-async def tcp_lines(port: int) -> AsyncIterator[Callable[[str], Awaitable[str]]]:
-    """A connection to an echo that is kept; each call sends a line and gives what comes back, if anything does."""
-    async with _tcp(port) as (reader, writer):
-
-        async def line(text: str) -> str:
-            with suppress(OSError):  # TimeoutError is one
-                async with asyncio.timeout(DEADLINE):
-                    writer.write(f"{text}\n".encode())
-                    return (await _line(reader)).rstrip("\n")
-            return ""
-
-        yield line
-
-
-@asynccontextmanager
 async def _tcp(
     port: int, tls: tuple[ssl.SSLContext, str] | None = None
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
@@ -306,17 +291,6 @@ async def _websocket(uri: str, messages: Sequence[str], proxy: str | None) -> An
         return Answer(ok=False, status=str(refusal.response.status_code), text=_text(body), error=_text(body))
     answer = Answer(ok=True, status="101", text="\n".join(got), principal=caller)
     return _compared(answer, got, list(messages))
-
-
-async def many(call: Callable[[int], Awaitable[Answer]], port: int, calls: int, callers: int) -> list[Answer]:
-    """The same call again and again, ``callers`` of them at a time."""
-    free = asyncio.Semaphore(callers)
-
-    async def one() -> Answer:
-        async with free:
-            return await call(port)
-
-    return await asyncio.gather(*(one() for _ in range(calls)))
 
 
 @dataclass

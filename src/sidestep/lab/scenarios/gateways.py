@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from sidestep.lab import clients, sample
+from sidestep.lab import clients, repeated, sample
 from sidestep.lab.scenarios.calls import HTTP1
 from sidestep.lab.scenarios.scenario import Call, Outcome, Scenario, Verdict, with_errors, without_failure
 
@@ -49,9 +49,9 @@ async def lost_to_grpc(lab: Lab) -> Outcome:
     """gRPC calls, one after the other, while the gateway in use is killed: those after it go through the other."""
     gateway = await _in_use(lab, _GRPC)
     port = lab.machine.listen(_GRPC.service, _GRPC.port)
-    before = await clients.many(_GRPC.client, port, 20, 1)
+    before = await repeated.many(_GRPC.client, port, 20, 1)
     async with killed(gateway):
-        after = await clients.many(_GRPC.client, port, 20, 1)
+        after = await repeated.many(_GRPC.client, port, 20, 1)
     failed = [answer for answer in (*before, *after) if not answer.ok]
     errors = f" ({failed[0].status} {failed[0].error[:120]})" if failed else ""
     detail = f"{gateway.address}:{gateway.port} was killed; {len(failed)} of {len(before + after)} calls failed{errors}"
@@ -71,11 +71,11 @@ async def hangs_for_tcp(lab: Lab) -> Outcome:
 async def _under_a_connection(lab: Lab, how: str, away: Away) -> Outcome:
     gateway = await _in_use(lab, _TCP)
     port = lab.machine.listen(_TCP.service, _TCP.port)
-    async with clients.tcp_lines(port) as line:
+    async with repeated.tcp_lines(port) as line:
         before = await line("one")
         async with away(gateway):
             cut = await line("two") != "two"
-            answers = await clients.many(_TCP.client, port, 5, 1)
+            answers = await repeated.many(_TCP.client, port, 5, 1)
     back = await lab.uses(_TCP, gateway)
     failed = [answer.error for answer in answers if not answer.ok]
     detail = f"{gateway.address}:{gateway.port} was {how}; the connection that was open was {'cut' if cut else 'kept'}"

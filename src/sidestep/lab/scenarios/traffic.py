@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
-from sidestep.lab import clients, sample
+from sidestep.lab import clients, repeated, sample
 from sidestep.lab.scenarios.calls import allowed
 from sidestep.lab.scenarios.scenario import Call, Outcome, Scenario, Verdict, not_refused, without_failure
 
@@ -56,7 +56,7 @@ async def no_such_subset(lab: Lab) -> Outcome:
 async def spread(call: Tuned, lab: Lab) -> Outcome:
     """Calls at the same time are shared by the pods, although each connection stays on one."""
     port = lab.machine.listen(call.service, call.port, call.traffic)
-    answers = await clients.many(call.client, port, _CALLS, _CALLERS)
+    answers = await repeated.many(call.client, port, _CALLS, _CALLERS)
     failed = [answer for answer in answers if not answer.ok]
     pods = Counter(_pod(answer) for answer in answers if answer.ok)
     even = len(pods) == 2 and min(pods.values()) >= _LEAST_SHARE * _CALLS
@@ -102,7 +102,7 @@ async def out_of_time(lab: Lab) -> Outcome:
     return Outcome(Verdict.DENY, ok=True, detail=f"504 {answer.error} after {answer.milliseconds:.0f} ms")
 
 
-async def repeated(lab: Lab) -> Outcome:
+async def asked_again(lab: Lab) -> Outcome:
     """A GET that met a 503 is asked again."""
     answer = await _at_second_time(lab, None)
     heard = _heard(answer)
@@ -162,7 +162,7 @@ SCENARIOS: Final = (
     Scenario("slow", Verdict.ALLOW, "a slow answer without a time limit", slow),
     Scenario("slow-post", Verdict.ALLOW, "a slow answer to a POST", slow_post),
     Scenario("timeout", Verdict.DENY, "a slow answer with a time limit", out_of_time),
-    Scenario("retry", Verdict.ALLOW, "a GET is sent again after a 503", repeated),
+    Scenario("retry", Verdict.ALLOW, "a GET is sent again after a 503", asked_again),
     Scenario("retry-post", Verdict.DENY, "a POST is not sent again after a 503", not_repeated),
 )
 EGRESS: Final = ((GRPC.service, GRPC.port),)
