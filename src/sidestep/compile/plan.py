@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sidestep.compile.envoy import bootstrap, clusters, listeners, proxy, secrets
+from sidestep.compile.envoy import bootstrap, clusters, forwarder, listeners, proxy, secrets
 from sidestep.compile.envoy.peer_metadata import PeerMetadata
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def compile_machine(machine: Machine) -> Plan:
     metadata = PeerMetadata.of(machine)
     return Plan(
         machine=machine,
-        bootstrap=bootstrap.dynamic(metadata),
-        listeners=[*listeners.egress(machine, metadata), *proxy.listeners(machine)],
+        bootstrap={**bootstrap.dynamic(metadata), **forwarder.overload(machine)},
+        listeners=forwarder.listeners([*listeners.egress(machine, metadata), *proxy.listeners(machine)], machine),
         routes=proxy.routes(machine, metadata),
         clusters=clusters.egress(machine),
         identity=secrets.identity(),

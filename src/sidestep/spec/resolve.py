@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 
 from sidestep.errors import Problem
 from sidestep.spec.addresses import allocate
+from sidestep.spec.clients import HEALTH
 from sidestep.spec.documents import Document, Path, shown
 from sidestep.spec.model import Egress, Mesh, Port, Service, Workload
 from sidestep.spec.proxy import PATH as PROXY
@@ -48,6 +49,8 @@ class Machine:
     egress: tuple[EgressPort, ...]
     roots: bytes = field(default=b"", repr=False)
     """The mesh's root certificates (PEM), where the document names a file of them."""
+    credentials: bytes = field(default=b"", repr=False)
+    """The users of a forwarder's proxy with their hashed passwords (htpasswd), where it asks for them."""
 
     @property
     def identity(self) -> str:
@@ -216,6 +219,8 @@ def _claims(workload: Workload, resolution: Resolution) -> Iterator[Claim]:
             yield (*path, "listen"), port.listen, f"{port.service.host}:{port.number}"
     if workload.spec.proxy:
         yield PROXY, workload.spec.proxy.listen, "its proxy"
+    if workload.spec.health:
+        yield HEALTH, workload.spec.health.listen, "its health endpoint"
 
 
 def _place(listen: LocalAddress, workload: int) -> tuple[Hashable, str]:

@@ -44,5 +44,35 @@ def _to_stdout(fields: Resource) -> list[Resource]:
     return [extension("envoy.access_loggers.stdout", "access_loggers.stream.v3.StdoutAccessLog", log_format=log_format)]
 
 
+_CALLER: Final[Resource] = {
+    "downstream_peer_uri_san": "%DOWNSTREAM_PEER_URI_SAN%",
+}
+_REFUSED: Final[Resource] = {
+    "start_time": "%START_TIME%",
+    "response_flags": "%RESPONSE_FLAGS%",
+    "downstream_remote_address": "%DOWNSTREAM_REMOTE_ADDRESS%",
+    "downstream_local_address": "%DOWNSTREAM_LOCAL_ADDRESS%",
+    "downstream_transport_failure_reason": "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
+    **_CALLER,
+}
+_NOT_LET_IN: Final[Resource] = {
+    "or_filter": {
+        "filters": [
+            {"response_flag_filter": {"flags": ["NR"]}},
+            {
+                "extension_filter": extension(
+                    "envoy.access_loggers.extension_filters.cel",
+                    "access_loggers.filters.cel.v3.ExpressionFilter",
+                    expression="connection.transport_failure_reason != ''",
+                )
+            },
+        ]
+    }
+}
+
 HTTP_LOG: Final = _to_stdout(_REQUEST)
 TCP_LOG: Final = _to_stdout(_CONNECTION)
+INBOUND_HTTP_LOG: Final = _to_stdout({**_REQUEST, **_CALLER})
+INBOUND_TCP_LOG: Final = _to_stdout({**_CONNECTION, **_CALLER})
+REFUSED_LOG: Final[list[Resource]] = [{**_to_stdout(_REFUSED)[0], "filter": _NOT_LET_IN}]
+"""Connections that got no further than the handshake, or not even there. The rest is logged as what it carried."""

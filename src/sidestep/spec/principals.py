@@ -1,0 +1,69 @@
+"""Principals, in the form of AuthorizationPolicy: exact, with a ``*`` at one end, or ``*`` alone.
+
+A principal is a SPIFFE ID without its ``spiffe://``. Istio takes any text; here a pattern has to stand where a part of
+an identity begins or ends in a trust domain that is written out, so that none means more than it seems to
+(``cluster.local*`` would admit the trust domain ``cluster.localhost``, too).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+
+from sidestep.spec.scalars import Checked
+
+SCHEME: Final = "spiffe://"
+ANYBODY: Final = "*"
+
+_LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
+_TRUST_DOMAIN = r"[a-z0-9._-]{1,255}"
+_ACCOUNT = rf"{_LABEL}(?:\.{_LABEL})*"
+_EXACT = rf"{_TRUST_DOMAIN}/ns/{_LABEL}/sa/{_ACCOUNT}"
+_PREFIX = rf"{_TRUST_DOMAIN}/(?:ns/(?:[-a-z0-9]{{0,63}}|{_LABEL}/(?:sa/[-a-z0-9.]{{0,253}})?))?\*"
+_SUFFIX = rf"\*(?:(?:/ns/{_LABEL})?/sa/{_ACCOUNT})?"
+_PATTERN: Final = rf"{_EXACT}|{_PREFIX}|{_SUFFIX}"
+_LONGEST: Final = 700
+
+_FORMS: Final = (
+    "a principal as in AuthorizationPolicy: TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT, the beginning of one with a "
+    "slash and '*' after its trust domain (cluster.local/ns/bookinfo/*), '*/ns/NAMESPACE/sa/SERVICE-ACCOUNT', "
+    "'*/sa/SERVICE-ACCOUNT' or '*'"
+)
+
+
+def _principal(value: object) -> str:
+    if type(value) is not str:
+        raise ValueError("no text")
+    if value.startswith(SCHEME):
+        raise ValueError("Istio writes principals without spiffe://, and with it an AuthorizationPolicy never matches")
+    if len(value) > _LONGEST or not re.fullmatch(_PATTERN, value):
+        raise ValueError("no principal")
+    return value
+
+
+Principal = Annotated[
+    str,
+    Checked(_principal, _FORMS, {"type": "string", "pattern": f"^(?:{_PATTERN})$", "maxLength": _LONGEST}),
+]
+
+
+def is_exact(principal: str) -> bool:
+    """Whether it names one identity."""
+    return ANYBODY not in principal
+
+
+def covers(wider: str, principal: str, trust_domain: str) -> bool:
+    """Whether everybody whom ``principal`` admits is admitted by ``wider``, too.
+
+    ``trust_domain`` is the mesh's, which is what patterns without one mean.
+    """
+    if wider == principal:
+        return True
+    if wider.endswith(ANYBODY):
+        prefix = f"{trust_domain}/" if wider == ANYBODY else wider[:-1]
+        begins = f"{trust_domain}/" if principal.startswith(ANYBODY) else principal.removesuffix(ANYBODY)
+        return begins.startswith(prefix)
+    if wider.startswith(ANYBODY):
+        own = principal.startswith((ANYBODY, f"{trust_domain}/"))
+        return own and not principal.endswith(ANYBODY) and principal.endswith(wider[1:])
+    return False
