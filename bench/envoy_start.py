@@ -22,7 +22,7 @@ _STATIC: Final = "static.json"
 def main() -> None:
     """Measures and prints."""
     options = measure.options(__doc__, runs=3, sizes=(10, 1_000, 5_000))
-    heads = ("services", "configuration", "validation s", "start to serving s", "of Sidestep's")
+    heads = ("services", "configuration", "validation s", "start to serving s", "of Sidestep's", "processor s")
     report = measure.Report("Envoy's validation and start", heads)
     with machines.machines() as made:
         for services in options.sizes:
@@ -36,10 +36,10 @@ def _measure(report: measure.Report, made: machines.Machines, services: int, run
     found = measure.alternate(
         runs, {name: partial(_start, directory, services) for name, directory in directories.items()}
     )
-    start = {name: measure.median([started for _, started in results]) for name, results in found.items()}
+    start = {name: measure.median([started for _, started, _ in results]) for name, results in found.items()}
     for name, results in found.items():
-        validation = measure.median([validated for validated, _ in results])
-        report.row(services, name, validation, start[name], start[name] / start["Sidestep"])
+        validation, used = (measure.median([result[index] for result in results]) for index in (0, 2))
+        report.row(services, name, validation, start[name], start[name] / start["Sidestep"], used)
     ratio = start["Sidestep"] / start[next(iter(machines.PEERS))]
     report.target(f"{services:,} services: serving no later than the peer with certificate files", ratio, 1.0)
 
@@ -49,12 +49,12 @@ def _write_static(specification: Path, bundle: Path) -> None:
     (bundle / _STATIC).write_bytes(envoy.validation(bundled.plan))
 
 
-def _start(directory: Path, services: int) -> tuple[float, float]:
+def _start(directory: Path, services: int) -> tuple[float, float, float]:
     static = _STATIC if (directory / _STATIC).exists() else "envoy.json"
     validated = measure.validate(directory, static).wall
     last = (measure.address(services - 1), measure.SERVICE_PORT)
     with measure.running(directory, last) as running:
-        return validated, running.seconds
+        return validated, running.seconds, running.processor
 
 
 if __name__ == "__main__":

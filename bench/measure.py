@@ -181,6 +181,12 @@ class Running:
         return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
 
     @property
+    def processor(self) -> float:
+        """User and system time that it has used so far, in seconds."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
     def files(self) -> int:
         """Open files."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))  # noqa: PTH208 (names only)
@@ -205,19 +211,22 @@ def running(
         started = time.perf_counter()
         process = subprocess.Popen(command, cwd=directory, stdout=log, stderr=log)
     try:
-        _answers(process, address, http)
+        if not _answers(process, address, http):
+            said = (directory / "stdout.log").read_text(errors="replace")[:2000]
+            sys.exit(f"Envoy does not answer at {address}; its exit status is {process.poll()}:\n{said}")
         yield Running(process.pid, time.perf_counter() - started)
     finally:
         process.kill()
         process.wait()
 
 
-def _answers(process: subprocess.Popen[bytes], address: tuple[str, int], http: bool) -> None:
+def _answers(process: subprocess.Popen[bytes], address: tuple[str, int], http: bool) -> bool:
     deadline = time.monotonic() + _START_SECONDS
     while not _answer(address, http):
         if process.poll() is not None or time.monotonic() > deadline:
-            sys.exit(f"Envoy does not answer at {address}; its exit status is {process.poll()}")
+            return False
         time.sleep(0.002)
+    return True
 
 
 def _answer(address: tuple[str, int], http: bool) -> bool:

@@ -41,7 +41,11 @@ def _measure(report: measure.Report, made: machines.Machines, services: int, run
     best, peer = memory["Sidestep"], memory[next(iter(machines.PEERS))]
     report.target(f"{services:,} services: at most the peer with certificate files", best / peer, CHANCE)
     if services in FACT_SHEET:
-        report.target(f"{services:,} services: at most {FACT_SHEET[services]} MiB", best, FACT_SHEET[services] * CHANCE)
+        report.target(
+            f"{services:,} services: at most the fact sheet's {FACT_SHEET[services]} MiB",
+            best,
+            FACT_SHEET[services] * CHANCE,
+        )
 
 
 def _at_rest(directory: Path, services: int) -> tuple[float, int]:

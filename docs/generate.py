@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from inspect import cleandoc
 from pathlib import Path
-from typing import Final, Literal, get_args, get_origin
+from types import UnionType
+from typing import Final, Literal, Union, get_args, get_origin
 
 import click
 from pydantic import BaseModel
@@ -83,7 +84,7 @@ def _fields(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
 
 
 def _joined(path: str, name: str, field: FieldInfo) -> str:
-    several = "[]" if get_origin(field.annotation) is list else ""
+    several = "[]" if _is_list(field.annotation) else ""
     return f"{path}{'.' if ' ' in path else ' '}{name}{several}"
 
 
@@ -107,12 +108,18 @@ def _kind(name: str, field: FieldInfo, path: str) -> str:
         return f"{'list of objects' if joined.endswith('[]') else 'object'}: [{shown}](#{_anchor(joined)})"
     if get_origin(annotation) is Literal:
         return f"`{get_args(annotation)[0]}`"
-    if get_origin(annotation) is list:
+    if _is_list(annotation):
         return "list of text"
     if get_origin(annotation) is dict:
         return "text to text"
     written = {item.schema["type"] for item in _rules(field)}
     return "number" if written == {"integer"} else "text"
+
+
+def _is_list(annotation: object) -> bool:
+    """Whether it is a list, or may be one where it is there at all."""
+    alternatives = get_args(annotation) if get_origin(annotation) in {Union, UnionType} else (annotation,)
+    return any(get_origin(each) is list for each in alternatives)
 
 
 def _anchor(heading: str) -> str:

@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn, SearchStrategy
 
 PROTOCOLS = ("HTTP", "HTTP2", "GRPC", "TCP", "TLS", "HTTPS", None)
-LABELS = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,10}[a-z0-9])?", fullmatch=True)
+LABELS = st.one_of(
+    st.text("abz059", min_size=1, max_size=6),
+    st.sampled_from(["a-b", "x--y", "a" * 63, "no", "1", "0x1f", "1e3", "null"]),
+)
 PORTS = st.integers(1, 65535)
-NAMES = st.lists(LABELS, min_size=2, max_size=4).map(".".join)
+NAMES = st.tuples(LABELS, st.sampled_from(["com", "example.com", "a.b.c", "0", "svc", "ns.svc.x"])).map(".".join)
 ADDRESSES = st.one_of(
     st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str), NAMES.filter(lambda name: not _is_numeric(name))
 )
-KUBERNETES_VALUES = st.from_regex(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,10}[A-Za-z0-9])?", fullmatch=True)
+KUBERNETES_VALUES = st.one_of(LABELS, st.sampled_from(["app", "version", "app.kubernetes.io/name", "A_b.c", "v1.0"]))
 
 
 def _is_numeric(name: str) -> bool:
@@ -28,10 +31,10 @@ def _is_numeric(name: str) -> bool:
 
 @st.composite
 def services(draw: DrawFn) -> Fields:
-    """A service with one to four ports."""
+    """A service with one to three ports."""
     in_cluster = draw(st.booleans())
     host = f"{draw(LABELS)}.{draw(LABELS)}.svc.cluster.local" if in_cluster else draw(NAMES)
-    numbers = draw(st.lists(PORTS, min_size=1, max_size=4, unique=True))
+    numbers = draw(st.lists(PORTS, min_size=1, max_size=3, unique=True))
     ports = [{"number": number, "protocol": draw(st.sampled_from(PROTOCOLS))} for number in numbers]
     listed = [{name: value for name, value in port.items() if value is not None} for port in ports]
     return {"host": host, "ports": listed, **draw(_pins(in_cluster=in_cluster))}
@@ -50,15 +53,53 @@ def _pins(*, in_cluster: bool) -> SearchStrategy[Fields]:
 
 
 @st.composite
+def served(draw: DrawFn) -> Fields:
+    """A port that the mesh may call."""
+    protocol = draw(st.sampled_from(PROTOCOLS[:-1]))
+    port: Fields = {"port": draw(PORTS), "protocol": protocol}
+    balancer = draw(st.sampled_from([None, None, {}, {"unsafeTlsMode": "SIMPLE"}, {"unsafeTlsMode": "DISABLE"}]))
+    http = protocol in {"HTTP", "HTTP2", "GRPC"}
+    if http and balancer is not None:
+        network = st.integers(1, 254).map(lambda octet: f"10.{octet}.0.0/16")
+        port["loadBalancer"] = {"sources": draw(st.lists(network, min_size=1, max_size=3, unique=True)), **balancer}
+    if not (http and balancer):
+        port["allow"] = draw(st.lists(principals(), min_size=1, max_size=3, unique=True))
+    if http and draw(st.booleans()):
+        operation = st.sampled_from([{"methods": ["GET"]}, {"paths": ["/a/*", "*.json", "*", "/b"]}])
+        port["rules"] = [{"to": [{"operation": draw(operation)}]}]
+    if draw(st.booleans()):
+        port["healthCheck"] = draw(st.sampled_from([{"tcpSocket": {"port": 81}}, {"httpGet": {"path": "/up"}}]))
+    return port
+
+
+@st.composite
+def principals(draw: DrawFn) -> str:
+    """A principal as AuthorizationPolicy writes it."""
+    domain, namespace, account = draw(NAMES), draw(LABELS), draw(LABELS)
+    whole = f"{domain}/ns/{namespace}/sa/{account}"
+    prefixes = [f"{domain}/*", f"{domain}/ns/{namespace}*", f"{domain}/ns/{namespace}/*", f"{whole}*"]
+    return draw(st.sampled_from([whole, *prefixes, f"*/ns/{namespace}/sa/{account}", f"*/sa/{account}", "*"]))
+
+
+def _placed(port: Fields, index: int) -> Fields:
+    """On addresses of its own, and those of nobody else."""
+    listen, application = (f"127.{half}.{index}.1:{port['port']}" for half in (100, 101))
+    return {**port, "listen": listen, "application": application}
+
+
+@st.composite
 def sound(draw: DrawFn) -> list[Fields]:
     """A mesh and a workload that are to be taken as they are."""
-    offered = draw(st.lists(services(), min_size=1, max_size=4, unique_by=lambda each: each["host"]))
+    offered = draw(st.lists(services(), min_size=1, max_size=3, unique_by=lambda each: each["host"]))
     gateways = st.fixed_dictionaries({"address": ADDRESSES}, optional={"port": PORTS})
     listed = draw(st.lists(gateways, min_size=1, max_size=3, unique_by=lambda each: each["address"]))
     trust_domain = draw(st.sampled_from([{}, {"trustDomain": "prod.example.com"}]))
     calls = [call for index, each in enumerate(offered) for call in _calls(draw, each, index)]
     document = workload(*calls, name=draw(LABELS), namespace=draw(LABELS))
-    document["metadata"]["labels"] = draw(st.dictionaries(KUBERNETES_VALUES, KUBERNETES_VALUES, max_size=3))
+    ingress = draw(st.lists(served(), max_size=3, unique_by=lambda each: each["port"]))
+    if ingress:
+        document["spec"]["ingress"] = [_placed(each, index) for index, each in enumerate(ingress)]
+    document["metadata"]["labels"] = draw(st.dictionaries(KUBERNETES_VALUES, LABELS, max_size=3))
     return [mesh(*offered, gateways=listed, **trust_domain), document]
 
 

@@ -95,7 +95,7 @@ def every_error(error: type[errors.SidestepError]) -> Iterator[type[errors.Sides
 
 def test_exit_codes_are_those_that_are_documented() -> None:
     raised = {error.exit_code for error in every_error(errors.SidestepError)}
-    assert set(EXIT_CODES) == raised | {0, 2, 70, 130, 141}
+    assert set(EXIT_CODES) == raised | {0, 2, 70, 130, 141, 143}
     text = run("--help").out
     for code, meaning in EXIT_CODES.items():
         assert f"{code:>3}  {meaning}" in text
@@ -260,6 +260,8 @@ def test_answers_of_programs_are_json(tmp_path: Path) -> None:
                         "protocol": "HTTP",
                     }
                 ],
+                "ingress": [],
+                "proxy": None,
             }
         ],
     }

@@ -46,10 +46,10 @@ def bundles(spec: Spec, workload: str | None = None) -> list[Bundle]:
     if not machines or (workload is not None and len(machines) > 1):
         known = ", ".join(_names(machine)[1] for machine in spec.machines)
         allowed = known or "a document of kind Workload"
+        if workload is None:
+            raise SpecError([Problem("documents", 0, 0, "", "", allowed, "there is no workload among them")])
         message = "several workloads have this name" if machines else "there is no such workload"
-        raise SpecError(
-            [Problem("--workload" if workload else "documents", 0, 0, "", workload or "", allowed, message)]
-        )
+        raise SpecError([Problem("--workload", 0, 0, "", workload, allowed, message)])
     return [Bundle(compile_machine(machine)) for machine in machines]
 
 

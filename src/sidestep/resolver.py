@@ -2,8 +2,8 @@
 
 It answers ``A`` for exactly those names, has no data (NOERROR, no answer) for their other types, and refuses or
 forwards whatever it does not know. It never changes how the machine resolves names: `docs/names.md` shows how to send
-it the mesh's names only. Envoy's own DNS filter is no alternative: it answers AAAA with NXDOMAIN, knows no TCP, and heeds the
-case of letters (facts/envoy.md b).
+it the mesh's names only. Envoy's own DNS filter is no alternative: it answers AAAA with NXDOMAIN, knows no TCP, and
+heeds the case of letters (facts/envoy.md b).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from sidestep.onboard import Bundle, bundles, load
 from tests import documents
 from tests.certificates import issue_into
 from tests.commands import run
-from tests.compile import cases, rules
+from tests.compile import cases, ingress_rules, rules
 from tests.compile.rules import RULES, Made
 from tests.envoys import accepted, eventually, running
 from tests.free_ports import free_port
@@ -48,7 +48,7 @@ def test_holds_in_every_case(rule: Callable[[Made], None]) -> None:
 def test_all_hold_in_what_nobody_wrote(spec: list[Fields], tmp_path_factory: pytest.TempPathFactory) -> None:
     file = documents.write(tmp_path_factory.getbasetemp() / "spec.yaml", *spec)
     [bundle] = bundles(load([file]))
-    for rule in RULES:
+    for rule in (*RULES, *ingress_rules.RULES):
         rule(made(bundle))
 
 

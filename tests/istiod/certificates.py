@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from sidestep.pki.authority import Authority
 from sidestep.pki.identity import Identity, issue
@@ -45,6 +46,51 @@ class CertificateAuthorities:
         """A CA under the root that may sign for ``vms.example`` only."""
         made = datetime.now(UTC) - AGE
         return self.root.new_intermediate(made, name="constrained", trust_domain="vms.example", constrained=True)
+
+
+@dataclass(frozen=True)
+class PrivateAuthority:
+    """A CA outside the mesh, as a company has one for its load balancers."""
+
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+
+    @classmethod
+    def new(cls) -> PrivateAuthority:
+        key = ec.generate_private_key(ec.SECP256R1())
+        constraints = x509.BasicConstraints(ca=True, path_length=0)
+        return cls(key, _signed(key, "Private CA", key, "Private CA", constraints))
+
+    @property
+    def pem(self) -> bytes:
+        return encode([self.certificate])
+
+    def server(self, name: str) -> tuple[bytes, bytes]:
+        """A certificate for a DNS name, and its key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = x509.SubjectAlternativeName([x509.DNSName(name)])
+        certificate = _signed(self.key, "Private CA", key, name, names)
+        private = serialization.PrivateFormat.PKCS8
+        pem = key.private_bytes(serialization.Encoding.PEM, private, serialization.NoEncryption())
+        return encode([certificate]), pem
+
+
+def _signed(
+    by: ec.EllipticCurvePrivateKey,
+    issuer: str,
+    key: ec.EllipticCurvePrivateKey,
+    subject: str,
+    extension: x509.ExtensionType,
+) -> x509.Certificate:
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(
+        _name(issuer), _name(subject), key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1)
+    )
+    return builder.add_extension(extension, critical=False).sign(by, hashes.SHA256())
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
 
 
 def spiffe_id(service_account: str, *, namespace: str = "vms", trust_domain: str = TRUST_DOMAIN) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from sidestep.files import write_set
 from sidestep.pki.identity import issue
 from sidestep.pki.spiffe import SpiffeId
 
-from . import apps, istiod, proxies
-from .certificates import CertificateAuthorities, spiffe_id
+from . import apps, istiod, manifests, proxies
+from .certificates import CertificateAuthorities, PrivateAuthority, spiffe_id
 from .network import Network
 from .processes import Process
 from .sds import SecretServer
@@ -96,6 +97,7 @@ class Mesh:
         self.stack = stack
         self.services = read_services(INPUT / "objects")
         self.authorities = CertificateAuthorities.new()
+        self.private = PrivateAuthority.new()
         self.network = stack.enter_context(Network())
         self.proxies: dict[str, Proxy] = {}
         self._secrets = stack.enter_context(SecretServer(run / "sds"))
@@ -107,8 +109,9 @@ class Mesh:
     def start(self, istiod_binary: Path) -> None:
         """Start everything, and return when all of it serves."""
         started = [self._start_app(service) for service in self.services.values()]
-        hosts = [service.host for service in self.services.values()]
-        control_plane = istiod.start(istiod_binary, INPUT / "objects", hosts, namespace=self.network.hub, run=self.run)
+        objects = self._objects()
+        hosts = [service.host for service in self.services.values()] + manifests.HOSTS
+        control_plane = istiod.start(istiod_binary, objects, hosts, namespace=self.network.hub, run=self.run)
         self.stack.enter_context(control_plane)
         self.network.add(GATEWAY.short, GATEWAY.address)
         for service in (GATEWAY, *self.services.values()):
@@ -118,6 +121,16 @@ class Mesh:
             proxy.process.wait_for(proxy.ready, f"{proxy.node_id} ready")
         for app in started:
             app.wait_for_line(apps.SERVING)
+
+    def _objects(self) -> Path:
+        """What istiod reads: the mesh's own objects, and those by which it knows machines."""
+        folder = self.run / "istio" / "objects"
+        shutil.copytree(INPUT, folder.parent)
+        ca = self.run / "private-ca.pem"
+        ca.write_bytes(self.private.pem)
+        objects = manifests.for_machines(ca)
+        (folder / "machines.yaml").write_text(yaml.safe_dump_all(objects))
+        return folder
 
     def _start_app(self, service: Service) -> Process:
         namespace = self.network.add(service.short, service.address, captured=bool(service.service_account))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 PREFIX = "sidestep-istiod"
+SERVICES = "10.98.0.0/16"
 CAPTURE_EXEMPT = "15006,15020,15021,15090"
 
 
@@ -61,6 +62,7 @@ class Network:
         run("ip", "-n", namespace, "-batch", "-", given=setup)
         if captured:
             capture_inbound(namespace)
+            capture_calls(namespace)
         return namespace
 
     def _name(self, pod: str) -> str:
@@ -71,6 +73,12 @@ def capture_inbound(namespace: str) -> None:
     """Redirect what comes in to the sidecar's port 15006."""
     rule = f"-p tcp -m multiport ! --dports {CAPTURE_EXEMPT} -j REDIRECT --to-ports 15006"
     run("ip", "netns", "exec", namespace, "iptables", "-w", "-t", "nat", "-A", "PREROUTING", *rule.split())
+
+
+def capture_calls(namespace: str) -> None:
+    """Redirect calls to the addresses of services to the sidecar's port 15001. It calls pods by their own addresses."""
+    rule = f"-p tcp -d {SERVICES} -j REDIRECT --to-ports 15001"
+    run("ip", "netns", "exec", namespace, "iptables", "-w", "-t", "nat", "-A", "OUTPUT", *rule.split())
 
 
 def _add(namespace: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
@@ -12,15 +13,18 @@ from envoy.service.secret.v3 import sds_pb2_grpc  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from sidestep.pki.identity import Identity
 
+FILE_ROOT = "file-root:"
 TYPE_URL = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 
 
 class SecretServer(sds_pb2_grpc.SecretDiscoveryServiceServicer):  # type: ignore[misc]
-    """Answers ``default`` and ``ROOTCA`` on a unix socket, to each node its own. ``identities`` may grow."""
+    """Answers ``default`` and ``ROOTCA`` on a unix socket, to each node its own. ``identities`` may grow.
+
+    ``file-root:PATH`` is what a DestinationRule's ``caCertificates`` becomes: the agent reads the file.
+    """
 
     def __init__(self, socket: Path) -> None:
         self.socket = socket
@@ -54,7 +58,9 @@ def _response(identity: Identity, names: list[str]) -> discovery_pb2.DiscoveryRe
 
 def _secret(identity: Identity, name: str) -> secret_pb2.Secret:
     secret = secret_pb2.Secret(name=name)
-    if name == "ROOTCA":
+    if name.startswith(FILE_ROOT):
+        secret.validation_context.trusted_ca.inline_bytes = Path(name.removeprefix(FILE_ROOT)).read_bytes()
+    elif name == "ROOTCA":
         secret.validation_context.trusted_ca.inline_bytes = identity.roots
     else:
         secret.tls_certificate.certificate_chain.inline_bytes = identity.chain

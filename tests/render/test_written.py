@@ -12,6 +12,7 @@ import pytest
 
 from sidestep import onboard
 from tests import documents
+from tests.commands import Ran, run
 from tests.documents import REVIEWS, egress, mesh, workload
 from tests.envoys import accepted
 from tests.render.bundles import FILES, bundle_of, content, quickly, render, rendered, snapshot
@@ -102,6 +103,13 @@ def test_several_workloads_have_a_directory_each(place: Path) -> None:
     assert set(snapshot("one")) == FILES
     assert render("two.yaml", "chosen", "--workload", "other/w0").code == 0
     assert json.loads(Path("chosen/manifest.json").read_bytes())["workload"] == {"name": "w0", "namespace": "other"}
+
+
+def test_no_workload_at_all(place: Path) -> None:
+    documents.write(Path("mesh.yaml"), mesh())
+    assert "ok: 1 mesh, 1 service, 0 workloads" in run("validate", "mesh.yaml").out
+    said = "documents: there is no workload among them (allowed: a document of kind Workload)"
+    assert render("mesh.yaml") == Ran(3, "", f"error: {said}\n")
 
 
 @pytest.mark.parametrize(

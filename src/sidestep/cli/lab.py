@@ -55,7 +55,8 @@ def lab(
         terminal.answer(
             {"scenarios": [{"name": each.name, "expect": each.expect, "title": each.title} for each in chosen]}
         )
-        terminal.table(["NAME", "EXPECT", "WHAT"], [[each.name, each.expect, each.title] for each in chosen])
+        rows = [[each.name, each.expect, each.title] for each in chosen]
+        terminal.table(["NAME", "EXPECT", "WHAT"], rows, most=len(rows))
         return
     from sidestep.proxy.binary import find
 

@@ -30,6 +30,8 @@ EXIT_CODES: Final[Mapping[int, str]] = {
     7: "a certificate, key or CA is wrong",
     8: "an optional package is missing",
     70: "a bug of ours",
+    126: "the command of `exec` cannot be run",
+    127: "there is no such command",
     130: "interrupted (Ctrl-C)",
     141: "nobody reads the output any more",
     143: "terminated",
@@ -88,15 +90,15 @@ class Terminal:
 
             click.echo(json.dumps(value, indent=2))
 
-    def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Rows under heads, for people only; the first forty of them."""
-        shown = [heads, *rows[:_SHOWN_ROWS]]
+    def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]], *, most: int = _SHOWN_ROWS) -> None:
+        """Rows under heads, for people only; the first forty of them unless said otherwise."""
+        shown = [heads, *rows[:most]]
         widths = [max(len(row[column]) for row in shown) for column in range(len(heads))]
         for index, row in enumerate(shown):
             line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             self.say(click.style(line, bold=True) if index == 0 else line)
-        if len(rows) > _SHOWN_ROWS:
-            self.say(f"… and {len(rows) - _SHOWN_ROWS:,} more")
+        if len(rows) > most:
+            self.say(f"… and {len(rows) - most:,} more")
 
     def fail(self, error: BaseException) -> int:
         """Prints an error that ended the command and returns the exit code."""

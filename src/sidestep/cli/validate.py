@@ -10,7 +10,7 @@ from sidestep.cli import collector
 from sidestep.cli.terminal import Terminal, format_option
 
 if TYPE_CHECKING:
-    from sidestep.spec import Machine, Spec
+    from sidestep.spec import IngressPort, Machine, Spec
 
 
 @click.command(short_help="Check documents and show what they mean.")
@@ -41,15 +41,15 @@ def validate(terminal: Terminal, files: tuple[str, ...]) -> None:
 def _for_people(terminal: Terminal, spec: Spec) -> None:
     for machine in spec.machines:
         metadata = machine.workload.metadata
-        terminal.say(f"{metadata.name} is {machine.identity} and calls mesh {machine.mesh.metadata.name}:")
-        rows = [
-            [port.address or "(by name)", f"{port.service.host}:{port.number}", port.protocol]
-            for port in machine.egress
-        ]
-        if machine.workload.spec.proxy:
-            rows.append([str(machine.workload.spec.proxy.listen), "each of them by name", "HTTP proxy"])
-        terminal.table(["LISTENS ON", "FOR", "PROTOCOL"], rows)
-        terminal.say()
+        mesh = machine.mesh.metadata.name
+        if machine.egress:
+            terminal.say(f"{metadata.name} is {machine.identity} and calls mesh {mesh}:")
+            terminal.table(["LISTENS ON", "FOR", "PROTOCOL"], _calls(machine))
+            terminal.say()
+        if machine.ingress:
+            terminal.say(f"{metadata.name} is {machine.identity} and is called by mesh {mesh}:")
+            terminal.table(["PORT", "LISTENS ON", "FOR", "PROTOCOL", "CALLERS"], list(map(_served, machine.ingress)))
+            terminal.say()
     services = sum(len(mesh.spec.services) for mesh in spec.meshes)
     counts = [
         (len(spec.meshes), "mesh", "meshes"),
@@ -59,8 +59,22 @@ def _for_people(terminal: Terminal, spec: Spec) -> None:
     terminal.say("ok: " + ", ".join(f"{count:,} {one if count == 1 else many}" for count, one, many in counts))
 
 
+def _calls(machine: Machine) -> list[list[str]]:
+    proxy = machine.workload.spec.proxy
+    rows = [
+        [port.address or "(by name)", f"{port.service.host}:{port.number}", port.protocol] for port in machine.egress
+    ]
+    return [*rows, *([[str(proxy.listen), "each of them by name", "HTTP proxy"]] if proxy else [])]
+
+
+def _served(port: IngressPort) -> list[str]:
+    balancer = port.spec.load_balancer
+    callers = port.spec.allow or [f"whoever is at {source}" for source in (balancer.sources if balancer else ())]
+    return [str(port.number), str(port.listen), str(port.application), port.protocol, ", ".join(callers)]
+
+
 def _for_programs(machine: Machine) -> dict[str, object]:
-    metadata = machine.workload.metadata
+    metadata, proxy = machine.workload.metadata, machine.workload.spec.proxy
     egress = [
         {"listen": port.address, "host": port.service.host, "port": port.number, "protocol": port.protocol}
         for port in machine.egress
@@ -72,5 +86,15 @@ def _for_programs(machine: Machine) -> dict[str, object]:
         "identity": machine.identity,
         "mesh": mesh,
         "egress": egress,
-        "proxy": str(machine.workload.spec.proxy.listen) if machine.workload.spec.proxy else None,
+        **({"proxy": str(proxy.listen)} if proxy else {}),
+        "ingress": [
+            {
+                "port": port.number,
+                "protocol": port.protocol,
+                "listen": str(port.listen),
+                "application": str(port.application),
+                "allow": port.spec.allow,
+            }
+            for port in machine.ingress
+        ],
     }

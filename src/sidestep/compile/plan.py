@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sidestep.compile.envoy import bootstrap, clusters, forwarder, listeners, proxy, secrets
+from sidestep.compile.envoy import application, bootstrap, clusters, forwarder, inbound, listeners, proxy, secrets
 from sidestep.compile.envoy.peer_metadata import PeerMetadata
 
 if TYPE_CHECKING:
@@ -40,9 +40,12 @@ def compile_machine(machine: Machine) -> Plan:
     return Plan(
         machine=machine,
         bootstrap={**bootstrap.dynamic(metadata), **forwarder.overload(machine)},
-        listeners=forwarder.listeners([*listeners.egress(machine, metadata), *proxy.listeners(machine)], machine),
+        listeners=[
+            *forwarder.listeners([*listeners.egress(machine, metadata), *proxy.listeners(machine)], machine),
+            *inbound.ingress(machine, metadata),
+        ],
         routes=proxy.routes(machine, metadata),
-        clusters=clusters.egress(machine),
+        clusters=[*clusters.egress(machine), *application.clusters(machine)],
         identity=secrets.identity(),
         roots=secrets.roots(),
     )

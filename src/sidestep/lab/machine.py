@@ -15,7 +15,7 @@ from sidestep.files import write_set
 from sidestep.lab.access_log import AccessLog
 from sidestep.lab.envoys import Runtime
 from sidestep.lab.mesh import Mesh
-from sidestep.lab.topology import Protocol, Service
+from sidestep.lab.topology import Protocol, Service, ServicePort
 from sidestep.pki.identity import Identity
 from sidestep.pki.spiffe import SpiffeId
 from sidestep.proxy.binary import Envoy
@@ -45,6 +45,25 @@ class Calls:
         return f"  - {{host: {host}, port: {self.port}{said}, listen: {address}}}"
 
 
+@dataclass(frozen=True)
+class Serves:
+    """One line of a machine's ingress: a port that the mesh calls, where Envoy listens, where the application does."""
+
+    port: ServicePort
+    listen: int
+    application: int
+    allow: str
+    """The principal that may call."""
+    more: str = ""
+    """Further fields, as in the document."""
+
+    def __str__(self) -> str:
+        addresses = f"listen: 127.0.0.1:{self.listen}, application: 127.0.0.1:{self.application}"
+        more = f", {self.more}" if self.more else ""
+        allow = f"allow: [{self.allow}]{more}"
+        return f"  - {{port: {self.port.number}, protocol: {self.port.protocol}, {addresses}, {allow}}}"
+
+
 @dataclass
 class Machine:
     """An onboarded machine. Its directory holds ``spec/``, ``bundle/`` and ``logs/``."""
@@ -56,6 +75,7 @@ class Machine:
     egress: list[Calls]
     proxy: int
     """The local port of its HTTP proxy."""
+    ingress: tuple[Serves, ...] = ()
     process: Process = field(init=False)
 
     @property
@@ -107,6 +127,7 @@ class Machine:
 
     def _workload_document(self) -> str:
         lines = "\n".join(str(calls) for calls in self.egress)
+        lines += "\n  ingress:\n" + "\n".join(map(str, self.ingress)) if self.ingress else ""
         return f"""\
 apiVersion: sidestep/v1alpha1
 kind: Workload
@@ -153,14 +174,16 @@ async def start_machine(
     sockets: Sequence[tuple[Service, int]] = (),
     identity: Identity,
     edit: Edit | None = None,
+    ingress: Sequence[Serves] = (),
 ) -> AsyncIterator[Machine]:
-    """Onboards a machine that calls ``egress`` and runs its Envoy until the end of the block.
+    """Onboards a machine that calls ``egress`` and is called on ``ingress``; its Envoy runs until the end of the block.
 
     It listens on a port for each of ``egress``, on a socket for each of ``sockets``, and on one port for all by name.
     """
     listens = [Calls(service, port, runtime.ports.reserve()) for service, port in egress]
     listens += [Calls(service, port, f"{service.name}-{port}.sock") for service, port in sockets]
-    machine = Machine(spiffe_id, directory, mesh, runtime.envoy, listens, runtime.ports.reserve())
+    proxy = runtime.ports.reserve()
+    machine = Machine(spiffe_id, directory, mesh, runtime.envoy, listens, proxy, tuple(ingress))
     machine.render()
     machine.hold(identity)
     if edit:

@@ -42,3 +42,18 @@ ADMIN: Final = Service("admin", "bookinfo", (_HTTP,), exported=False)
 """Not exported by the gateway."""
 
 MESH: Final = MeshDescription((REVIEWS, LEDGER, RATINGS, PAYROLL, DETAILS, ADMIN), gateways=2)
+
+PRODUCTPAGE: Final = "cluster.local/ns/bookinfo/sa/productpage"
+"""The principal of the pod that the machine admits."""
+BILLING_HOST: Final = "billing.vms.svc.cluster.local"
+"""The host of the ServiceEntry that stands for the machine in the mesh."""
+INVOICES: Final = ServicePort(8080, Protocol.HTTP, Application.HTTP)
+"""The machine's own HTTP application; of it, only some paths may be asked for."""
+SERVED: Final = (INVOICES, _GRPC, _TCP, _GREETING)
+"""The machine's own applications."""
+PATHS: Final = "rules: [{to: [{operation: {paths: [/, /public/*]}}]}]"
+"""What of `INVOICES` may be asked for, as in the document."""
+UNSTEADY: Final = ServicePort(8081, Protocol.HTTP, Application.HTTP)
+"""An application of the machine that is down at first."""
+PROBE: Final = "healthCheck: {tcpSocket: {}, periodSeconds: 1, failureThreshold: 1}"
+"""How the machine's Envoy tells whether `UNSTEADY` is up, as in the document."""

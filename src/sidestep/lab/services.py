@@ -62,10 +62,13 @@ def serve_application(application: Application, name: str) -> AbstractAsyncConte
 
 
 @asynccontextmanager
-async def serve_http(name: str) -> AsyncIterator[int]:
-    """An HTTP service: ``/``, ``/echo``, ``/slow?ms=``, ``/status/<code>``, ``/stream``; WebSockets echo."""
+async def serve_http(name: str, port: int = 0) -> AsyncIterator[int]:
+    """An HTTP service, on ``port`` or any free one.
+
+    It has ``/``, ``/echo``, ``/slow?ms=``, ``/status/<code>``, ``/stream``; WebSockets echo.
+    """
     stopping = asyncio.Event()
-    with _listening_socket() as listener:
+    with _listening_socket(port) as listener:
         port = int(listener.getsockname()[1])
         config = _hypercorn_config(listener.detach())  # the server closes it
         task = asyncio.create_task(serve(HttpEcho(name), config, shutdown_trigger=stopping.wait))
@@ -97,10 +100,10 @@ async def _ended(task: asyncio.Task[None]) -> None:
 
 
 @contextmanager
-def _listening_socket() -> Iterator[socket.socket]:
+def _listening_socket(port: int) -> Iterator[socket.socket]:
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", 0))
+        listener.bind(("127.0.0.1", port))
         listener.listen(128)
         yield listener
 

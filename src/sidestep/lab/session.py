@@ -21,8 +21,10 @@ from sidestep.lab.envoys import Runtime
 from sidestep.lab.identities import Authorities
 from sidestep.lab.machine import Calls, Edit, Machine, start_machine
 from sidestep.lab.mesh import Mesh, start_mesh
+from sidestep.lab.pod import Outbound, Pod
 from sidestep.lab.ports import Ports
 from sidestep.lab.scenarios import EGRESS, SOCKETS, Call, Outcome, Scenario, Verdict
+from sidestep.lab.serving import serve_applications
 from sidestep.lab.topology import Service
 from sidestep.lab.watchdog import Watchdog
 from sidestep.pki.identity import Identity
@@ -80,6 +82,7 @@ class Lab:
     directory: Path
     runtime: Runtime
     _others: int = 0
+    _pods: int = 0
 
     def logs(self, machine: Machine, service: Service) -> dict[str, list[AccessLog]]:
         """The access logs along the way from a machine to a service."""
@@ -104,6 +107,31 @@ class Lab:
             self.mesh, _BILLING, directory, self.runtime, egress=egress, identity=held, edit=edit
         ) as machine:
             yield machine
+
+    @asynccontextmanager
+    async def pod(
+        self, identity: Callable[[Authorities], Identity], change: Callable[[Outbound], Outbound] | None = None
+    ) -> AsyncIterator[Pod]:
+        """A pod of the mesh that calls the machine, perhaps otherwise than istiod would have it call."""
+        self._pods += 1
+        outbound = [
+            Outbound(
+                sample.BILLING_HOST,
+                served.port.number,
+                served.port.protocol,
+                served.listen,
+                str(self.machine.spiffe_id),
+                self.runtime.ports.reserve(),
+            )
+            for served in self.machine.ingress
+        ]
+        changed = [change(each) for each in outbound] if change else outbound
+        pod = Pod(self.directory / f"pod-{self._pods}", changed, identity(self.mesh.authorities), self.runtime)
+        try:
+            await pod.envoy.start()
+            yield pod
+        finally:
+            await pod.envoy.stop()
 
     async def renew(self) -> bool:
         """Gives the machine a new certificate; whether its Envoy uses that soon."""
@@ -154,9 +182,19 @@ async def open_lab(envoy: Envoy, directory: Path, watchdog: Watchdog) -> AsyncIt
         runtime = Runtime(envoy, ports, watchdog)
         async with start_mesh(sample.MESH, authorities, directory / "mesh", runtime) as mesh:
             identity = authorities.machine(_BILLING)
-            async with start_machine(
-                mesh, _BILLING, directory / "machine", runtime, egress=EGRESS, sockets=SOCKETS, identity=identity
-            ) as machine:
+            async with (
+                serve_applications(runtime) as ingress,
+                start_machine(
+                    mesh,
+                    _BILLING,
+                    directory / "machine",
+                    runtime,
+                    egress=EGRESS,
+                    sockets=SOCKETS,
+                    ingress=ingress,
+                    identity=identity,
+                ) as machine,
+            ):
                 yield Lab(mesh, machine, directory, runtime)
 
 

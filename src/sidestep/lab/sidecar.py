@@ -200,15 +200,16 @@ def _common_tls_context(sidecar: Sidecar) -> Config:
             "tls_maximum_protocol_version": "TLSv1_3",
             "cipher_suites": _CIPHER_SUITES,
         },
-        "tls_certificate_sds_secret_configs": [_sds("default")],
+        "tls_certificate_sds_secret_configs": [sds("default")],
         "combined_validation_context": {
             "default_validation_context": {"match_subject_alt_names": names},
-            "validation_context_sds_secret_config": _sds("ROOTCA"),
+            "validation_context_sds_secret_config": sds("ROOTCA"),
         },
     }
 
 
-def _sds(name: str) -> Config:
+def sds(name: str) -> Config:
+    """Where a secret is read from: a file by its name."""
     source: Config = {"path_config_source": {"path": f"./{name}.json"}, "resource_api_version": "V3"}
     return {"name": name, "sds_config": source}
 

@@ -89,6 +89,15 @@ def manifest(machine: Machine) -> Resource:
             {"listen": port.address, "host": port.service.host, "port": port.number, "protocol": port.protocol}
             for port in machine.egress
         ],
+        "ingress": [
+            {
+                "port": port.number,
+                "protocol": port.protocol,
+                "listen": str(port.listen),
+                "application": str(port.application),
+            }
+            for port in machine.ingress
+        ],
         **({"proxy": str(proxy.listen)} if proxy else {}),
         "names": local_names(machine),
     }

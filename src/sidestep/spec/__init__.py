@@ -4,6 +4,8 @@
 brings a workload together with the mesh that it names, ``load`` does all three and reports every problem at once.
 """
 
+from sidestep.spec.inbound import IngressPort
+from sidestep.spec.ingress import Ingress, Rule
 from sidestep.spec.load import Spec, load, schema
 from sidestep.spec.model import Gateway, Mesh, Port, Service, Workload
 from sidestep.spec.proxy import Proxy
@@ -14,6 +16,8 @@ from sidestep.spec.sockets import LocalAddress, UnixSocket
 __all__ = [
     "EgressPort",
     "Gateway",
+    "Ingress",
+    "IngressPort",
     "Listen",
     "LocalAddress",
     "Machine",
@@ -21,6 +25,7 @@ __all__ = [
     "Port",
     "Protocol",
     "Proxy",
+    "Rule",
     "Service",
     "Spec",
     "UnixSocket",

@@ -99,9 +99,11 @@ class Clients(Model):
 def _whole(networks: Sequence[str]) -> str:
     """The whole of an address family, where the networks make it up between them."""
     parsed = [ip_network(network) for network in networks]
-    of_four = collapse_addresses(each for each in parsed if isinstance(each, IPv4Network))
-    of_six = collapse_addresses(each for each in parsed if isinstance(each, IPv6Network))
-    return next((str(each) for each in (*of_four, *of_six) if each.prefixlen == 0), "")
+    collapsed: list[IPv4Network | IPv6Network] = [
+        *collapse_addresses(each for each in parsed if isinstance(each, IPv4Network)),
+        *collapse_addresses(each for each in parsed if isinstance(each, IPv6Network)),
+    ]
+    return next((str(each) for each in collapsed if each.prefixlen == 0), "")
 
 
 class Limits(Model):
@@ -127,6 +129,9 @@ def problems(document: Document, workload: WorkloadSpec) -> Iterator[Problem]:
             if getattr(workload, field) is not None:
                 message = "the workload is no forwarder: it serves its own machine"
                 yield document.problem(("spec", field), message, allowed=f"profile: {FORWARDER} beside it")
+    elif not workload.egress:
+        message = "nothing says what it forwards to"
+        yield document.problem(("spec", "profile"), message, found=FORWARDER, allowed="egress beside it")
     elif workload.clients is None:
         message = "nothing says for whom it forwards"
         yield document.problem(("spec", "profile"), message, found=FORWARDER, allowed="clients: {cidrs: […]} beside it")

@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from sidestep.errors import CertificateError, Problem, SpecError
-from sidestep.spec import clients, htpasswd, proxy
+from sidestep.spec import clients, htpasswd, inbound, proxy
 from sidestep.spec.documents import MAX_BYTES, Document, Path, printable, read, shown
 from sidestep.spec.model import API_VERSION, AnyWorkload, Mesh, Workload
 from sidestep.spec.resolve import Machine, Resolution, Services, clashes
@@ -109,15 +109,14 @@ class _Loader:
             if name is None:
                 continue
             resolution = Resolution(document, services[name])
-            for index, egress in enumerate(workload.spec.egress):
-                resolution.add(index, egress)
-            resolution.give_addresses(workload)
+            resolution.take(workload, self._meshes[name][1].spec.trust_domain)
             self._problems += resolution.problems
             self._problems += proxy.problems(document, workload.spec)
             self._problems += clients.problems(document, workload.spec)
             together[workload.spec.machine].append((workload, resolution))
+            mesh, egress, ingress = self._meshes[name][1], tuple(resolution.ports), tuple(resolution.ingress)
             users = self._credentials(document, workload)
-            machines.append(Machine(self._meshes[name][1], workload, tuple(resolution.ports), roots[name], users))
+            machines.append(Machine(mesh, workload, egress, ingress, roots[name], users))
         self._problems += clashes(together.values())
         return machines
 
@@ -293,6 +292,7 @@ def _warnings(machines: Iterable[Machine]) -> Iterator[str]:
             if port.listen and not port.listen.is_loopback and machine.workload.spec.clients is None:
                 yield f"{name}: whoever reaches {port.listen} calls {port.service.host} as {machine.identity}"
         yield from clients.warnings(name, machine.workload.spec, machine.identity)
+        yield from inbound.warnings(name, machine.ingress, machine.mesh.spec.trust_domain)
     for service in {port.service.host: port.service for machine in machines for port in machine.egress}.values():
         if service.unsafe_any_workload_of:
             yield f"{service.host}: any workload of {_whom(service.unsafe_any_workload_of)} may answer as this service"

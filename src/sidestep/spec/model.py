@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from sidestep.spec.addresses import Addresses
 from sidestep.spec.base import Model
 from sidestep.spec.clients import Clients, Health, Limits, Profile
+from sidestep.spec.ingress import Ingress
 from sidestep.spec.proxy import Proxy, mode_is_of_a_socket
 from sidestep.spec.scalars import (
     Address,
@@ -194,8 +195,16 @@ class WorkloadSpec(Model):
     """How much of a forwarder its clients may take."""
     health: Health | None = None
     """Endpoint by which load balancers see whether a forwarder takes connections."""
-    egress: Annotated[list[Egress], Field(min_length=1)]
+    egress: Annotated[list[Egress] | None, Field(min_length=1)] = None
     """The services that it calls."""
+    ingress: Annotated[list[Ingress] | None, Field(min_length=1)] = None
+    """Its own ports that the mesh may call."""
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        if not self.egress and not self.ingress:
+            raise not_allowed("neither calls nor is called", "egress, ingress or both")
+        return self
 
 
 class Mesh(Model):

@@ -56,7 +56,7 @@ def problems(document: Document, workload: WorkloadSpec) -> Iterator[Problem]:
     if workload.proxy:
         yield from exposure(document, workload.proxy) if workload.clients is None else ()
         return
-    for index, egress in enumerate(workload.egress):
+    for index, egress in enumerate(workload.egress or ()):
         if egress.listen == NONE:
             path: Path = ("spec", "egress", index, "listen")
             message = "nothing would serve this egress: the workload has no proxy"

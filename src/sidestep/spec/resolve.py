@@ -10,9 +10,11 @@ from itertools import islice
 from typing import Final, TypeAlias
 
 from sidestep.errors import Problem
+from sidestep.spec import inbound
 from sidestep.spec.addresses import allocate
 from sidestep.spec.clients import HEALTH
 from sidestep.spec.documents import Document, Path, shown
+from sidestep.spec.inbound import IngressPort
 from sidestep.spec.model import Egress, Mesh, Port, Service, Workload
 from sidestep.spec.proxy import PATH as PROXY
 from sidestep.spec.proxy import with_mode
@@ -47,6 +49,7 @@ class Machine:
     mesh: Mesh
     workload: Workload
     egress: tuple[EgressPort, ...]
+    ingress: tuple[IngressPort, ...] = ()
     roots: bytes = field(default=b"", repr=False)
     """The mesh's root certificates (PEM), where the document names a file of them."""
     credentials: bytes = field(default=b"", repr=False)
@@ -97,6 +100,18 @@ class Resolution:
     paths: list[Path] = field(default_factory=list)
     """For each of ``ports``, where in the document its egress stands."""
     problems: list[Problem] = field(default_factory=list)
+    ingress: list[IngressPort] = field(default_factory=list)
+    ingress_paths: list[Path] = field(default_factory=list)
+    """For each of ``ingress``, where in the document it stands."""
+
+    def take(self, workload: Workload, trust_domain: str) -> None:
+        """Resolves all that a workload calls, and all that it is called on."""
+        for index, egress in enumerate(workload.spec.egress or ()):
+            self.add(index, egress)
+        self.give_addresses(workload)
+        resolved = inbound.resolve(self.document, workload.spec.ingress or (), trust_domain)
+        self.ingress, self.ingress_paths, problems = resolved
+        self.problems += problems
 
     def add(self, index: int, egress: Egress) -> None:
         """Resolves ``spec.egress[index]``."""
@@ -127,8 +142,9 @@ class Resolution:
         except ValueError as error:
             self._problem(("spec", "addresses", "range"), "too small", str(error), "a larger network")
             return
+        egress = workload.spec.egress or ()
         for index, (port, path) in enumerate(zip(self.ports, self.paths, strict=True)):
-            if workload.spec.egress[_index(path)].listen is None:
+            if egress[_index(path)].listen is None:
                 self.ports[index] = replace(port, listen=Listen(addresses[port.service.host], port.number))
 
     def _problem(self, path: Path, message: str, found: str, allowed: str) -> None:
@@ -198,7 +214,7 @@ Claim: TypeAlias = tuple[Path, LocalAddress, str]
 
 
 def clashes(machines: Iterable[Sequence[tuple[Workload, Resolution]]]) -> Iterator[Problem]:
-    """Listen addresses that are taken twice, among the workloads of each machine."""
+    """Listen addresses that are taken twice, or by an application, among the workloads of each machine."""
     for workloads in machines:
         taken: dict[Hashable, dict[str, str]] = defaultdict(dict)
         for number, (workload, resolution) in enumerate(workloads):
@@ -210,6 +226,22 @@ def clashes(machines: Iterable[Sequence[tuple[Workload, Resolution]]]) -> Iterat
                     yield _clash(resolution.document, path, listen, owner)
                 else:
                     owners[address] = f"{workload.metadata.name} for {purpose}"
+        for _, resolution in workloads:
+            yield from _applications_in_the_way(resolution, taken)
+
+
+def _applications_in_the_way(resolution: Resolution, taken: Mapping[Hashable, Mapping[str, str]]) -> Iterator[Problem]:
+    for port, path in zip(resolution.ingress, resolution.ingress_paths, strict=True):
+        application = port.application
+        place, address = _place(application, 0)
+        owner = _owner(taken.get(place, {}), address)
+        if owner:
+            yield resolution.document.problem(
+                (*path, "application"),
+                f"Envoy itself listens there: {owner}",
+                found=str(application),
+                allowed="another `application` address, or `listen` on another port",
+            )
 
 
 def _claims(workload: Workload, resolution: Resolution) -> Iterator[Claim]:
@@ -217,6 +249,8 @@ def _claims(workload: Workload, resolution: Resolution) -> Iterator[Claim]:
     for port, path in zip(resolution.ports, resolution.paths, strict=True):
         if port.listen:
             yield (*path, "listen"), port.listen, f"{port.service.host}:{port.number}"
+    for served, path in zip(resolution.ingress, resolution.ingress_paths, strict=True):
+        yield (*path, "listen"), served.listen, f"its own port {served.number}"
     if workload.spec.proxy:
         yield PROXY, workload.spec.proxy.listen, "its proxy"
     if workload.spec.health:

@@ -28,8 +28,9 @@ _STATS: Final = (
     r"cluster\..*\.(membership_(healthy|total)|outlier_detection\.ejections_(active|enforced_total)|health_check\..*)",
     r"cluster\..*\.ssl\.(handshake|connection_error|fail_.*)",
     r"cluster\..*\.client_ssl_socket_factory\..*",
-    r"(http|tcp)\.egress.*\.downstream_(cx|rq)_(total|active|[245]xx)",
-    r"listener\..*\.downstream_cx_(total|active)",
+    r"(http|tcp)\.(egress|ingress).*\.downstream_(cx|rq)_(total|active|[245]xx)",
+    r"http\.ingress.*\.rbac\.(allowed|denied)",
+    r"listener\..*\.(downstream_cx_(total|active)|no_filter_chain_match|ssl\.(handshake|connection_error|fail_.*))",
 )
 
 

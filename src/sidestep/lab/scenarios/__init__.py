@@ -6,12 +6,19 @@ refusal is the same call as one that passes, but for the one thing that is wrong
 
 from typing import Final
 
-from sidestep.lab.scenarios import by_name, calls, changes, impostors, policy
+from sidestep.lab.scenarios import by_name, calls, changes, impostors, ingress, policy
 from sidestep.lab.scenarios.scenario import Call, Outcome, Scenario, Verdict
 
 __all__ = ["EGRESS", "SCENARIOS", "SOCKETS", "Call", "Outcome", "Scenario", "Verdict"]
 
-SCENARIOS: Final = (*calls.SCENARIOS, *by_name.SCENARIOS, *changes.SCENARIOS, *policy.SCENARIOS, *impostors.SCENARIOS)
+SCENARIOS: Final = (
+    *calls.SCENARIOS,
+    *by_name.SCENARIOS,
+    *changes.SCENARIOS,
+    *policy.SCENARIOS,
+    *impostors.SCENARIOS,
+    *ingress.SCENARIOS,
+)
 EGRESS: Final = tuple(dict.fromkeys((*calls.EGRESS, *policy.EGRESS)))
 """The ports of services that the lab's machine calls."""
 SOCKETS: Final = by_name.SOCKETS
