@@ -9,7 +9,6 @@ import argparse
 import json
 import socket
 import ssl
-import sys
 from pathlib import Path
 
 import grpc
@@ -22,7 +21,7 @@ DEADLINE = 10
 def main() -> None:
     """What the arguments say."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["greeting", "echo", "silence", "grpc", "hold"])
+    parser.add_argument("what", choices=["greeting", "echo", "grpc", "hold"])
     parser.add_argument("address")
     parser.add_argument("--certificates", type=Path)
     parser.add_argument("--proxy")
@@ -42,8 +41,6 @@ def _do(arguments: argparse.Namespace) -> str:
     with _connected(arguments.address, arguments.certificates) as connection:
         if arguments.what == "greeting":
             return connection.recv(1000).decode()
-        if arguments.what == "silence":
-            return connection.recv(1000).decode() or "closed"
         connection.sendall(b"ping")
         return connection.recv(1000).decode()
 
@@ -63,7 +60,7 @@ def _connected(address: str, certificates: Path | None) -> socket.socket:
 def _grpc(address: str, proxy: str | None) -> str:
     options: list[tuple[str, str | int]] = [("grpc.http_proxy", f"http://{proxy}")] if proxy else []
     with grpc.insecure_channel(address, options=[*options, ("grpc.enable_retries", 0)]) as channel:
-        call = channel.unary_unary(f"/{GRPC_SERVICE}/Unary")
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{GRPC_SERVICE}/Unary")
         reply: bytes = call(b"ping", timeout=DEADLINE)
         return reply.decode()
 
@@ -82,4 +79,4 @@ def _hold(address: str, connections: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

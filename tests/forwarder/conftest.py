@@ -21,15 +21,17 @@ import pytest
 from sidestep.onboard import bundles, load
 from tests import documents
 from tests.envoys import Running, accepted, running
-from tests.istiod.network import Network
+from tests.istiod.network import Network, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ADDRESS = "10.99.0.2"
+ADDRESS, ANOTHER = "10.99.0.2", "10.99.0.3"
+"""The forwarder's host has two, so that a second one fits beside the first."""
 UNTOUCHED, STRANGER = "untouched", "stranger"
 HTTP, GRPC, TCP, GREETING, TLS_PORT = 9080, 50051, 9000, 2525, 9443
 PROXY, HEALTH = 3128, 15021
+FLUSHING = ("--disable-hot-restart", "--file-flush-interval-msec", "20")
 REVIEWS, LEDGER = "reviews.bookinfo", "ledger.pay"
 
 
@@ -79,14 +81,14 @@ class Site:
         return self.lab / "machine" / "bundle" / "certs" if of == "billing" else self.lab / "mesh" / of
 
     @contextmanager
-    def forwarder(self, directory: Path, address: str = ADDRESS, **spec: Any) -> Iterator[Running]:
+    def forwarder(self, directory: Path, address: str = ANOTHER, **spec: Any) -> Iterator[Running]:
         """Renders a forwarder and runs it until the end of the block, with the identity of the lab's machine."""
         documents.write(directory / "forwarder.yaml", workload(address, **spec))
         files = [self.lab / "machine" / "spec" / "mesh.yaml", directory / "forwarder.yaml"]
         [bundle] = bundles(load(str(file) for file in files))
         bundle.install(directory / "bundle", validate=accepted())
         shutil.copytree(self.certificates("billing"), directory / "bundle" / "certs", dirs_exist_ok=True)
-        with running(directory / "bundle", within=self.on("forwarder")) as envoy:
+        with running(directory / "bundle", arguments=FLUSHING, within=self.on("forwarder")) as envoy:
             yield envoy
 
 
@@ -105,6 +107,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     directory = tmp_path_factory.mktemp("lab")
     with Network() as network:
         network.add("forwarder", ADDRESS)
+        run("ip", "-n", network.pods["forwarder"], "address", "add", f"{ANOTHER}/24", "dev", "eth0")
         network.add(UNTOUCHED, "10.99.0.10")
         network.add(STRANGER, "10.99.0.20")
         site = Site(network, directory)

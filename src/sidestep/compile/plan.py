@@ -39,7 +39,7 @@ def compile_machine(machine: Machine) -> Plan:
     metadata = PeerMetadata.of(machine)
     return Plan(
         machine=machine,
-        bootstrap={**bootstrap.dynamic(metadata), **forwarder.overload(machine)},
+        bootstrap=forwarder.bootstrap(bootstrap.dynamic(metadata), machine),
         listeners=[
             *forwarder.listeners([*listeners.egress(machine, metadata), *proxy.listeners(machine)], machine),
             *inbound.ingress(machine, metadata),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Self
 from pydantic import Field, model_validator
 
 from sidestep.spec.base import Model
-from sidestep.spec.networks import Network, overlapping
+from sidestep.spec.networks import overlapping, parse_network
 from sidestep.spec.principals import Principal
 from sidestep.spec.scalars import Checked, FileName, ListenAddress, not_allowed
 
@@ -49,6 +49,10 @@ Count = Annotated[
     int,
     Checked(_count, f"a whole number, 1 to {_MOST:,}", {"type": "integer", "minimum": 1, "maximum": _MOST}),
 ]
+_NETWORK: Final = (
+    "an IP network such as 10.1.0.0/24 or 2001:db8::/64, or one address (every one: unsafeAnyAddress: true)"
+)
+ClientNetwork = Annotated[str, Checked(parse_network, _NETWORK, {"type": "string"})]
 Yes = Annotated[bool, Checked(_yes, "true, or leave it out", {"type": "boolean"})]
 
 
@@ -62,7 +66,7 @@ class MutualTLS(Model):
 class Clients(Model):
     """Who may use a forwarder: whoever comes from one of the networks, or presents one of the certificates."""
 
-    cidrs: Annotated[list[Network] | None, Field(min_length=1)] = None
+    cidrs: Annotated[list[ClientNetwork] | None, Field(min_length=1)] = None
     """Networks whose machines may call in plain text."""
     mutual_tls: MutualTLS | None = Field(default=None, alias="mutualTLS")
     """Certificates of the mesh whose holders may call from anywhere, by TLS."""

@@ -42,20 +42,24 @@ def listeners(made: Sequence[Resource], machine: Machine) -> list[Resource]:
     return [*(_guarded(each, machine, workload.clients) for each in made), *health]
 
 
-def overload(machine: Machine) -> Resource:
-    """What the bootstrap says of the limit of connections. It is the process's, so that it holds for open files, too.
+def bootstrap(made: Resource, machine: Machine) -> Resource:
+    """The bootstrap as it is, or with the limit of connections. It is the process's, so it bounds open files, too.
 
     The admin interface and the health endpoint do not count towards it.
     """
     if machine.workload.spec.clients is None:
-        return {}
+        return made
     most = _limits(machine).connections
     monitor = extension(
         "envoy.resource_monitors.global_downstream_max_connections",
         "resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
         max_active_downstream_connections=most,
     )
-    return {"overload_manager": {"resource_monitors": [monitor]}}
+    return {
+        **made,
+        "admin": {**_mapping(made["admin"]), "ignore_global_conn_limit": True},
+        "overload_manager": {"resource_monitors": [monitor]},
+    }
 
 
 def _limits(machine: Machine) -> Limits:
@@ -112,7 +116,7 @@ def _by_tls(filters: Sequence[Resource], machine: Machine, clients: Clients, *, 
             **match,
             "filters": [_for_clients(each, machine, []) for each in filters],
             "transport_socket": _mutual_tls(machine, clients.mutual_tls.principals, http=http),
-            "transport_socket_connect_timeout": "10s",
+            "transport_socket_connect_timeout": "5s",
         }
     ]
 
