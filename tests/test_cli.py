@@ -261,7 +261,6 @@ def test_answers_of_programs_are_json(tmp_path: Path) -> None:
                     }
                 ],
                 "ingress": [],
-                "proxy": None,
             }
         ],
     }

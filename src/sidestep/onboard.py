@@ -22,9 +22,11 @@ import orjson
 
 from sidestep import spec as documents
 from sidestep.compile import Plan, compile_machine
+from sidestep.descriptors.protoc import compile_protos
 from sidestep.errors import OutputError, Problem, SpecError
 from sidestep.files import FileTree, exclusive, put_in_place, staged, translated
 from sidestep.outputs import envoy
+from sidestep.outputs.manifest import wrong
 
 if TYPE_CHECKING:
     from sidestep.spec import Machine, Spec
@@ -35,9 +37,12 @@ Validate = Callable[[Path, str], None]
 VALIDATION: Final = ".validation.json"
 
 
-def load(files: Iterable[str]) -> Spec:
-    """Reads documents from files (``-`` is standard input). Raises `SpecError` with every problem found."""
-    return documents.load(files, datetime.now(UTC))
+def load(files: Iterable[str], *, transcoding: bool = True) -> Spec:
+    """Reads documents from files (``-`` is standard input). Raises `SpecError` with every problem found.
+
+    Without ``transcoding`` what they say of it is left out, and the descriptors it names need not be there yet.
+    """
+    return documents.load(files, datetime.now(UTC), compile_protos if transcoding else None)
 
 
 def bundles(spec: Spec, workload: str | None = None) -> list[Bundle]:
@@ -54,11 +59,14 @@ def bundles(spec: Spec, workload: str | None = None) -> list[Bundle]:
 
 
 def manifest(directory: Path) -> Mapping[str, Any]:
-    """The manifest of the bundle in ``directory``. Raises `OutputError` where there is none."""
+    """The manifest of the bundle in ``directory``. Raises `OutputError` where there is none, or none of ours."""
     with translated(directory):
         found = _manifest(directory / envoy.MANIFEST)
     if found is None:
         raise OutputError(f"{directory}: holds no bundle", hint="sidestep render makes one.")
+    if field := wrong(found):
+        message = f"{directory / envoy.MANIFEST}: {field} is not as sidestep render writes it"
+        raise OutputError(message, hint="Render the bundle again, and trust none that others can write to.")
     return found
 
 

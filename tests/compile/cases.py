@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from sidestep import onboard, spec
+from sidestep.descriptors.protoc import compile_protos
 
 ROOT = Path(__file__).parent / "cases"
 NAMES = sorted(path.name for path in ROOT.iterdir())
@@ -23,7 +24,7 @@ _NOW = datetime(2026, 6, 1, tzinfo=UTC)
 @cache
 def bundles(case: str) -> dict[str, onboard.Bundle]:
     """The bundles that a case makes, by the directory that each would be in."""
-    made = onboard.bundles(spec.load([str(ROOT / case / "spec.yaml")], _NOW))
+    made = onboard.bundles(spec.load([str(ROOT / case / "spec.yaml")], _NOW, compile_protos))
     return dict(zip(onboard.directory_names(made), made, strict=True))
 
 
@@ -46,6 +47,8 @@ def _expected(directory: Path) -> dict[str, Any]:
 
 
 def _read(name: str, content: bytes) -> Any:
+    if name.endswith(".pb"):
+        return content
     return orjson.loads(content) if name.endswith(".json") else content.decode()
 
 
@@ -55,8 +58,12 @@ def update(case: str) -> None:
         for file, value in content(bundle).items():
             path = ROOT / case / name / file
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(value.encode() if isinstance(value, str) else _pretty(value))
+            path.write_bytes(_written(value))
 
 
-def _pretty(value: object) -> bytes:
+def _written(value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode()
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)

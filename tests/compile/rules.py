@@ -11,8 +11,10 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 
@@ -434,6 +436,22 @@ def _means(domain: str, host: str, port: str) -> bool:
     return (number == port if colon else port == "80") and name in {host, *short}
 
 
+def rest_is_as_strict_as_grpc(made: Made) -> None:
+    """Nothing that is no method goes on, and no stream that fails midway looks whole."""
+    for config in made.managers():
+        filters = {each["name"].rpartition(".")[2]: each["typed_config"] for each in config["http_filters"]}
+        if transcoder := filters.get("grpc_json_transcoder"):
+            content = made.tree.files[transcoder["proto_descriptor"].removeprefix("./")].content
+            assert sha256(content).hexdigest()[:16] in transcoder["proto_descriptor"]
+            validation = transcoder["request_validation_options"]
+            assert validation["reject_unknown_method"]
+            assert validation["reject_unknown_query_parameters"] or transcoder["ignore_unknown_query_parameters"]
+            assert transcoder["convert_grpc_status"]
+            streams = FileDescriptorSet.FromString(content).file[-1].service[0].method
+            guarded = [*filters] == ["grpc_json_transcoder", "lua", "grpc_web", "router"]
+            assert guarded == any(method.server_streaming for method in streams)
+
+
 def every_path_is_within_the_bundle(made: Made) -> None:
     paths = [path for name, value in made.files.items() if name != "manifest.json" for path in _paths(value)]
     paths = [path for path in paths if path not in _requested(made.machine)]
@@ -472,8 +490,6 @@ def nothing_secret_can_be_read_by_others(made: Made) -> None:
 
 
 def the_manifest_tells_what_is_there(made: Made) -> None:
-    from hashlib import sha256
-
     manifest = made.files["manifest.json"]
     others = {name: file.content for name, file in made.tree.files.items() if name != "manifest.json"}
     assert manifest["sha256"] == {name: sha256(content).hexdigest() for name, content in others.items()}
@@ -503,6 +519,7 @@ RULES: list[Callable[[Made], None]] = [
     what_is_not_idempotent_is_sent_once,
     every_request_has_a_route,
     the_proxy_is_not_open,
+    rest_is_as_strict_as_grpc,
     every_path_is_within_the_bundle,
     nothing_secret_can_be_read_by_others,
     the_manifest_tells_what_is_there,

@@ -191,6 +191,15 @@ BREAKS: list[tuple[Callable[[Made], None], Callable[[Any], object]]] = [
             lambda f: virtual_hosts(f).pop(0),
         )
     ),
+    *(
+        (rules.rest_is_as_strict_as_grpc, break_)
+        for break_ in (
+            lambda f: manager(f)["http_filters"][0]["typed_config"].update(request_validation_options={}),
+            lambda f: manager(f)["http_filters"][0]["typed_config"].update(proto_descriptor="./descriptors/ledger.pb"),
+            lambda f: manager(f)["http_filters"].pop(1),
+            lambda f: manager(f)["http_filters"].reverse(),
+        )
+    ),
     (
         rules.every_path_is_within_the_bundle,
         lambda f: f["envoy.json"]["dynamic_resources"]["lds_config"]["path_config_source"].update(path="/etc/lds.json"),
@@ -200,25 +209,26 @@ BREAKS: list[tuple[Callable[[Made], None], Callable[[Any], object]]] = [
 ]
 
 
+EXAMPLES: dict[Callable[[Made], None], str] = {
+    rules.a_forwarder_serves_its_clients_alone: FORWARDER,
+    rules.the_proxy_is_not_open: PROXY,
+    rules.rest_is_as_strict_as_grpc: "rest-calls-become-grpc",
+}
+
+
 def http_options(files: Any) -> list[Any]:
     clusters = files["cds.json"]["resources"]
     options = [cluster.get("typed_extension_protocol_options", {}) for cluster in clusters]
     return [each for values in options for each in values.values()]
 
 
-BROKEN_IN: dict[Callable[[Made], None], tuple[str, str]] = {
-    rules.the_proxy_is_not_open: (PROXY, "billing"),
-    rules.a_forwarder_serves_its_clients_alone: (FORWARDER, "forwarder"),
-}
-
-
 @pytest.mark.parametrize(("rule", "break_"), BREAKS, ids=[rule.__name__ for rule, _ in BREAKS])
 def test_notices_when_it_is_broken(rule: Callable[[Made], None], break_: Callable[[Any], object]) -> None:
-    case, name = BROKEN_IN.get(rule, (EXAMPLE, "billing"))
-    whole = made(cases.bundles(case)[name])
+    case = EXAMPLES.get(rule, EXAMPLE)
+    whole = made(cases.bundles(case)["forwarder" if case == FORWARDER else "billing"])
     files = json.loads(json.dumps(whole.files))
     break_(files)
-    broken = {name: File(json.dumps(value).encode()) for name, value in files.items()}
+    broken = dict(whole.tree.files) | {name: File(json.dumps(value).encode()) for name, value in files.items()}
     with pytest.raises((AssertionError, KeyError)):
         rule(Made(whole.machine, FileTree(broken, whole.tree.directories)))
 

@@ -125,6 +125,7 @@ def test_what_is_kept_is_complete_and_valid_afterwards(tmp_path: Path) -> None:
     assert {path.name for path in (bundle / "certs").iterdir()} >= {"cert-chain.pem", "key.pem", "root-cert.pem"}
     assert "reviews.bookinfo" in (keep / "machine" / "logs" / "stdout.log").read_text()
     again = commands.run("render", *specs, "-o", bundle, "--format", "json")
+    assert again.code == 0, again.out + again.err
     assert again.json["bundles"][0]["state"] == "unchanged"
     keys = [*keep.rglob("key.pem")]
     assert keys

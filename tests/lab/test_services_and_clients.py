@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sidestep.lab import clients
+from sidestep.lab.client_certificate import principal
 from sidestep.lab.services import (
-    principal,
     serve_application,
     serve_grpc,
     serve_http,

@@ -22,6 +22,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "hosts": "Names for a bundle's services, in a hosts file.",
     "dns": "A small DNS server for the names of a bundle's services.",
     "ca": "A certificate authority for the mesh and for machines.",
+    "transcode": "REST for gRPC services: see the routes, write OpenAPI, ask a server for its descriptors.",
     "schema": "Print the JSON Schema of the documents, for editors.",
     "completion": "Print the shell's completion script.",
 }

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 DEADLINE = 10.0
 """Seconds that one call may take."""
-_NO_PROXY = (("grpc.enable_http_proxy", 0),)
-_CHANNEL_OPTIONS = (
+NO_PROXY = (("grpc.enable_http_proxy", 0),)
+CHANNEL_OPTIONS = (
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),
 )
@@ -178,11 +178,11 @@ async def _grpc(
     by_name: str = "",
 ) -> Answer:
     target = by_name or f"127.0.0.1:{port}"
-    way: Sequence[tuple[str, str | int]] = [("grpc.http_proxy", _proxy(port))] if by_name else _NO_PROXY
+    way: Sequence[tuple[str, str | int]] = [("grpc.http_proxy", _proxy(port))] if by_name else NO_PROXY
 
     async def attempt() -> Answer:
         try:
-            async with grpc.aio.insecure_channel(target, options=[*_CHANNEL_OPTIONS, *way]) as channel:
+            async with grpc.aio.insecure_channel(target, options=[*CHANNEL_OPTIONS, *way]) as channel:
                 replies = [reply.decode() for reply in await call(channel)]
         except grpc.aio.AioRpcError as error:
             return Answer(ok=False, status=error.code().name, error=error.details() or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,8 +15,9 @@ from sidestep import onboard
 from sidestep.files import write_set
 from sidestep.lab.access_log import AccessLog
 from sidestep.lab.envoys import Runtime
+from sidestep.lab.ledger import DESCRIPTOR
 from sidestep.lab.mesh import Mesh
-from sidestep.lab.topology import Protocol, Service, ServicePort
+from sidestep.lab.topology import Application, Protocol, Service, ServicePort
 from sidestep.pki.identity import Identity
 from sidestep.pki.spiffe import SpiffeId
 from sidestep.proxy.binary import Envoy
@@ -25,6 +27,7 @@ from sidestep.proxy.validation import validate
 Edit = Callable[[dict[str, object]], None]
 """Changes one cluster of a bundle, to leave out on purpose what the bundle does right."""
 
+_TRANSCODE: Final = f", transcode: {{descriptor: {DESCRIPTOR.name}, streamNewlineDelimited: true}}"
 _ARGUMENTS: Final = ("--file-flush-interval-msec", "20", "--log-level", "warning", "--drain-time-s", "1")
 
 
@@ -38,8 +41,9 @@ class Calls:
     """A port on 127.0.0.1, or a socket in the bundle's directory."""
 
     def __str__(self) -> str:
-        protocol = next(port.protocol for port in self.service.ports if port.number == self.port)
-        said = ", protocol: HTTP" if protocol is Protocol.UNDECLARED else ""
+        port = next(port for port in self.service.ports if port.number == self.port)
+        said = ", protocol: HTTP" if port.protocol is Protocol.UNDECLARED else ""
+        said += _TRANSCODE if port.application is Application.LEDGER else ""
         host = f"{self.service.name}.{self.service.namespace}"
         address = f"127.0.0.1:{self.listen}" if isinstance(self.listen, int) else f"unix:./{self.listen}"
         return f"  - {{host: {host}, port: {self.port}{said}, listen: {address}}}"
@@ -76,6 +80,8 @@ class Machine:
     proxy: int
     """The local port of its HTTP proxy."""
     ingress: tuple[Serves, ...] = ()
+    more: str = ""
+    """Further lines of its ``spec``."""
     process: Process = field(init=False)
 
     @property
@@ -106,8 +112,9 @@ class Machine:
 
     def render(self) -> onboard.Installed:
         """Writes the spec and (re)renders the bundle from it, as ``sidestep render`` does."""
+        (self.directory / "spec").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(DESCRIPTOR, self.directory / "spec" / DESCRIPTOR.name)
         for path, text in zip(self.spec, (mesh_document(self.mesh), self._workload_document()), strict=True):
-            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         spec = onboard.load(str(path) for path in self.spec)
         [bundle] = onboard.bundles(spec)
@@ -133,7 +140,7 @@ apiVersion: sidestep/v1alpha1
 kind: Workload
 metadata: {{name: {self.spiffe_id.service_account}, namespace: {self.spiffe_id.namespace}}}
 spec:
-  proxy: {{listen: 127.0.0.1:{self.proxy}}}
+{self.more}  proxy: {{listen: 127.0.0.1:{self.proxy}}}
   egress:
 {lines}
 """
@@ -175,15 +182,17 @@ async def start_machine(
     identity: Identity,
     edit: Edit | None = None,
     ingress: Sequence[Serves] = (),
+    more: str = "",
 ) -> AsyncIterator[Machine]:
     """Onboards a machine that calls ``egress`` and is called on ``ingress``; its Envoy runs until the end of the block.
 
     It listens on a port for each of ``egress``, on a socket for each of ``sockets``, and on one port for all by name.
+    ``more`` are further lines of its ``spec``.
     """
     listens = [Calls(service, port, runtime.ports.reserve()) for service, port in egress]
     listens += [Calls(service, port, f"{service.name}-{port}.sock") for service, port in sockets]
     proxy = runtime.ports.reserve()
-    machine = Machine(spiffe_id, directory, mesh, runtime.envoy, listens, proxy, tuple(ingress))
+    machine = Machine(spiffe_id, directory, mesh, runtime.envoy, listens, proxy, tuple(ingress), more)
     machine.render()
     machine.hold(identity)
     if edit:

@@ -21,6 +21,7 @@ _HTTP = ServicePort(9080, Protocol.HTTP, Application.HTTP)
 _HTTP2 = ServicePort(9090, Protocol.HTTP2, Application.HTTP)
 _UNDECLARED = ServicePort(9081, Protocol.UNDECLARED, Application.HTTP)
 _GRPC = ServicePort(50051, Protocol.GRPC, Application.GRPC)
+_ACCOUNTS = ServicePort(50052, Protocol.GRPC, Application.LEDGER)
 _TCP = ServicePort(9000, Protocol.TCP, Application.TCP_ECHO)
 _GREETING = ServicePort(2525, Protocol.TCP, Application.TCP_GREETING)
 
@@ -30,10 +31,10 @@ def _admits(principal: str, namespace: str) -> AuthorizationPolicy:
 
 
 REVIEWS: Final = Service("reviews", "bookinfo", (_HTTP, _HTTP2, _UNDECLARED), policy=_admits(BILLING, "bookinfo"))
-LEDGER: Final = Service("ledger", "pay", (_GRPC, _TCP, _GREETING), policy=_admits(BILLING, "pay"))
+LEDGER: Final = Service("ledger", "pay", (_GRPC, _ACCOUNTS, _TCP, _GREETING), policy=_admits(BILLING, "pay"))
 RATINGS: Final = Service("ratings", "bookinfo", (_HTTP, _GRPC, _TCP, _GREETING), mtls=MTLSMode.PERMISSIVE)
 PAYROLL: Final = Service(
-    "payroll", "hr", (_HTTP, _GRPC, _TCP, _GREETING), policy=_admits("cluster.local/ns/hr/sa/portal", "hr")
+    "payroll", "hr", (_HTTP, _GRPC, _ACCOUNTS, _TCP, _GREETING), policy=_admits("cluster.local/ns/hr/sa/portal", "hr")
 )
 """Admits somebody else, not the machine."""
 DETAILS: Final = Service("details", "bookinfo", (_HTTP,), presents="spiffe://cluster.local/ns/bookinfo/sa/intruder")

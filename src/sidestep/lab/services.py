@@ -20,6 +20,8 @@ import grpc.aio
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
+from sidestep.lab.client_certificate import principal
+from sidestep.lab.ledger import serve_ledger
 from sidestep.lab.topology import Application
 
 if TYPE_CHECKING:
@@ -38,13 +40,6 @@ if TYPE_CHECKING:
 
 GRPC_SERVICE = "sidestep.lab.Echo"
 _STOP_SECONDS = 1.0
-_URI = re.compile(r"(?:^|[;,])URI=([^;,]*)")
-
-
-def principal(xfcc: str) -> str:
-    """The SPIFFE ID of the last hop in ``x-forwarded-client-cert``; empty where there was no client certificate."""
-    uris = _URI.findall(xfcc.replace('"', ""))
-    return uris[-1] if uris else ""
 
 
 def serve_application(application: Application, name: str) -> AbstractAsyncContextManager[int]:
@@ -52,6 +47,7 @@ def serve_application(application: Application, name: str) -> AbstractAsyncConte
     starters: dict[Application, Callable[[str], AbstractAsyncContextManager[int]]] = {
         Application.HTTP: serve_http,
         Application.GRPC: serve_grpc,
+        Application.LEDGER: serve_ledger,
         Application.TCP_ECHO: serve_tcp_echo,
         Application.TCP_GREETING: serve_tcp_greeting,
     }

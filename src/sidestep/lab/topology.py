@@ -39,6 +39,8 @@ class Application(StrEnum):
 
     HTTP = "http"
     GRPC = "grpc"
+    LEDGER = "ledger"
+    """gRPC with real messages (``protos/ledger.proto``); the machine's application calls it as REST, too."""
     TCP_ECHO = "tcp-echo"
     TCP_GREETING = "tcp-greeting"
     """Speaks before the client does."""

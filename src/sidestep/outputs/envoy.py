@@ -7,6 +7,7 @@
     rds.json            the names that its proxy knows, where it has one; watched
     clients.htpasswd    who may use its proxy, where that asks for passwords
     sds/                where the certificate and the roots are read from, watched
+    descriptors/        what REST calls are transcoded by, where there are any
     certs/              cert-chain.pem, key.pem, root-cert.pem: put there by whoever issues them, watched
     manifest.json       what the bundle was made from, and a digest of every other file
 """
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from sidestep import __version__
+from sidestep.compile.envoy import transcoding
 from sidestep.compile.envoy.forwarder import CREDENTIALS
 from sidestep.compile.envoy.secrets import DIRECTORY
 from sidestep.compile.names import local_names
@@ -41,6 +43,7 @@ _PRIVATE: Final = 0o700
 def render(plan: Plan) -> FileTree:
     """The bundle's files. The same plan gives the same bytes."""
     files = {
+        **_descriptors(plan.machine),  # before the listeners, which name them
         BOOTSTRAP: _file(plan.bootstrap),
         "cds.json": _discovery(plan.clusters),
         # Before the listener that reads it: Envoy refuses a source that is not there.
@@ -56,12 +59,20 @@ def render(plan: Plan) -> FileTree:
         files[ROOTS] = File(plan.machine.roots)
     digests = {path: file.digest for path, file in files.items()}
     files[MANIFEST] = _file({**manifest(plan.machine), "sha256": digests})
-    return FileTree(files, directories={"sds": 0o755, DIRECTORY.removeprefix("./"): _PRIVATE})
+    directories = {"sds": 0o755, DIRECTORY.removeprefix("./"): _PRIVATE}
+    return FileTree(files, directories | ({transcoding.DIRECTORY: 0o755} if _descriptors(plan.machine) else {}))
 
 
 def validation(plan: Plan) -> bytes:
     """A bootstrap for ``envoy --mode validate``, to be run in the bundle's directory."""
     return orjson.dumps(plan.static_bootstrap)
+
+
+def _descriptors(machine: Machine) -> dict[str, File]:
+    """The descriptor sets for transcoding. Their names change with what they hold."""
+    transcodings = [port.transcoding for port in machine.egress if port.transcoding]
+    files = {transcoding.descriptor_file(each): File(each.descriptor) for each in transcodings}
+    return dict(sorted(files.items()))
 
 
 def _discovery(resources: Sequence[Resource]) -> File:

@@ -12,6 +12,7 @@ from sidestep.spec.proxy import Proxy
 from sidestep.spec.resolve import EgressPort, Machine
 from sidestep.spec.scalars import Listen, Protocol
 from sidestep.spec.sockets import LocalAddress, UnixSocket
+from sidestep.spec.transcode import Transcode, Transcoding
 
 __all__ = [
     "EgressPort",
@@ -28,6 +29,8 @@ __all__ = [
     "Rule",
     "Service",
     "Spec",
+    "Transcode",
+    "Transcoding",
     "UnixSocket",
     "Workload",
     "load",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path as FilePath
-from typing import Final, TypeVar, get_args
+from typing import TYPE_CHECKING, Final, TypeVar, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -19,6 +19,9 @@ from sidestep.spec import clients, htpasswd, inbound, proxy
 from sidestep.spec.documents import MAX_BYTES, Document, Path, printable, read, shown
 from sidestep.spec.model import API_VERSION, AnyWorkload, Mesh, Workload
 from sidestep.spec.resolve import Machine, Resolution, Services, clashes
+
+if TYPE_CHECKING:
+    from sidestep.spec.transcoding import Compile
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -43,17 +46,19 @@ def schema() -> dict[str, object]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **adapter.json_schema(by_alias=True)}
 
 
-def load(files: Iterable[str], now: datetime) -> Spec:
+def load(files: Iterable[str], now: datetime, compile_protos: Compile | None = None) -> Spec:
     """Reads files (``-`` is standard input) that hold documents of both kinds, in any order.
 
-    ``now`` decides whether root certificates are in date. Raises `SpecError` with every problem that was found.
+    ``now`` decides whether root certificates are in date; ``compile_protos`` is asked where ``transcode`` names .proto
+    files, and without it ``transcode`` is left out. Raises `SpecError` with every problem that was found.
     """
-    return _Loader(now).load(files)
+    return _Loader(now, compile_protos).load(files)
 
 
 class _Loader:
-    def __init__(self, now: datetime) -> None:
+    def __init__(self, now: datetime, compile_protos: Compile | None) -> None:
         self._now = now
+        self._compile_protos = compile_protos
         self._problems: list[Problem] = []
         self._meshes: dict[str, tuple[Document, Mesh]] = {}
         self._workloads: dict[tuple[str, str], tuple[Document, Workload]] = {}
@@ -110,6 +115,7 @@ class _Loader:
                 continue
             resolution = Resolution(document, services[name])
             resolution.take(workload, self._meshes[name][1].spec.trust_domain)
+            self._transcode(workload, resolution)
             self._problems += resolution.problems
             self._problems += proxy.problems(document, workload.spec)
             self._problems += clients.problems(document, workload.spec)
@@ -119,6 +125,17 @@ class _Loader:
             machines.append(Machine(mesh, workload, egress, ingress, roots[name], users))
         self._problems += clashes(together.values())
         return machines
+
+    def _transcode(self, workload: Workload, resolution: Resolution) -> None:
+        wanted = [
+            (index, egress.transcode) for index, egress in enumerate(workload.spec.egress or ()) if egress.transcode
+        ]
+        if wanted and self._compile_protos:
+            from sidestep.spec.transcoding import Descriptors  # which imports protobuf: only where it is asked for
+
+            descriptors = Descriptors(self._compile_protos)
+            for index, transcode in wanted:
+                descriptors.attach(resolution, index, transcode)
 
     def _mesh_of(self, document: Document, workload: Workload) -> str | None:
         name = workload.spec.mesh

@@ -29,6 +29,7 @@ from sidestep.spec.scalars import (
     not_allowed,
 )
 from sidestep.spec.sockets import ListenOnOrNone, SocketMode
+from sidestep.spec.transcode import Transcode
 
 API_VERSION: Final = "sidestep/v1alpha1"
 MAX_SNI: Final = 255
@@ -165,6 +166,8 @@ class Egress(Model):
     """What to speak on a port that the Mesh lists without a protocol."""
     listen: ListenOnOrNone | None = None
     """Local address for the application to call; 127.0.0.1 and the service's port number unless said otherwise."""
+    transcode: Transcode | None = None
+    """REST for a gRPC service: JSON over HTTP beside native gRPC, on the same address."""
     socket_mode: SocketMode | None = None
     """Mode of the file where `listen` is a unix-domain socket; "0600" unless said otherwise."""
 

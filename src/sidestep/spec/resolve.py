@@ -20,6 +20,7 @@ from sidestep.spec.proxy import PATH as PROXY
 from sidestep.spec.proxy import with_mode
 from sidestep.spec.scalars import UNSPECIFIED, Listen, Protocol
 from sidestep.spec.sockets import NONE, LocalAddress
+from sidestep.spec.transcode import Transcoding
 
 _COMPARISONS: Final = 200_000
 
@@ -35,6 +36,8 @@ class EgressPort:
     """Whether Istio was told the protocol; where not, it detects it on every connection."""
     listen: LocalAddress | None
     """None where it is called by name only, through the workload's proxy."""
+    transcoding: Transcoding | None = None
+    """REST beside native gRPC on ``listen``, where the document asks for it."""
 
     @property
     def address(self) -> str | None:

@@ -189,6 +189,14 @@ LabelValue = Annotated[
     ),
 ]
 FileName = Annotated[str, _text(r"[^\x00-\x1f\x7f]+", "the path of a file, relative to this document", 4096)]
+ProtobufName = Annotated[
+    str,
+    _text(
+        r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*",
+        "the full name of a protobuf service, such as pay.v1.Ledger",
+        512,
+    ),
+]
 PortNumber = Annotated[
     int, Checked(_port, "a whole number from 1 to 65535", {"type": "integer", "minimum": 1, "maximum": 65535})
 ]

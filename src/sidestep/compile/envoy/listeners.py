@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sidestep.compile.envoy import http, routes
+from sidestep.compile.envoy import http, routes, transcoding
 from sidestep.compile.envoy.access_log import TCP_LOG
 from sidestep.compile.envoy.resources import LISTENER, TYPE, cluster_name, extension
 from sidestep.spec.sockets import UnixSocket
@@ -71,11 +71,12 @@ def tcp_proxy(port: EgressPort) -> Resource:
 
 
 def _http(port: EgressPort, metadata: PeerMetadata, *, several_gateways: bool) -> Resource:
-    to_service = routes.to_service(port, several_gateways=several_gateways)
+    to_service = transcoding.routes(port.transcoding, routes.to_service(port, several_gateways=several_gateways))
     host: Resource = {"name": "service", "domains": ["*"], "routes": to_service}
     return http.connection_manager(
         routes={"route_config": http.route_config(port.service.host, [host], metadata)},
         default_host=routes.authority(port),
         # A WebSocket needs HTTP/1.1 up to the application (facts/istio.md §13.8).
         upgrades=() if port.protocol.is_http2 else http.WEBSOCKET,
+        filters=transcoding.filters(port.transcoding),
     )

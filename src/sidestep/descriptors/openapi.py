@@ -1,0 +1,153 @@
+"""An OpenAPI 3.1 document for the REST routes of services."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from sidestep.descriptors.schemas import Object, Schemas
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+    from sidestep.descriptors.routes import Route
+
+_VERSION: Final = re.compile(r"\.(v\d+[a-z0-9]*)\.")
+_METHODS: Final = frozenset(("GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"))
+_DEEPEST: Final = 5
+"""How deep messages in messages are spread into query parameters; a message may hold itself."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How Envoy was told to write JSON."""
+
+    preserve_proto_field_names: bool = False
+    always_print_enums_as_ints: bool = False
+    stream_newline_delimited: bool = False
+
+
+def document(routes: Sequence[Route], style: Style, server: str = "") -> Object:
+    """The OpenAPI document. ``server`` is the URL under which the routes are called."""
+    services = list(dict.fromkeys(route.method.containing_service.full_name for route in routes))
+    version = _VERSION.search(f"{services[0]}.") if services else None
+    writer = _Writer(
+        style, Schemas(proto_names=style.preserve_proto_field_names, ints=style.always_print_enums_as_ints)
+    )
+    paths: dict[str, Object] = {}
+    for route in routes:
+        if route.verb in _METHODS:  # OpenAPI has no place for methods of one's own
+            paths.setdefault(route.template.openapi, {})[route.verb.lower()] = writer.operation(route)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": ", ".join(services), "version": version[1] if version else "1"},
+        **({"servers": [{"url": server}]} if server else {}),
+        "tags": [{"name": name} for name in services],
+        "paths": paths,
+        "components": {"schemas": {**writer.schemas.components(), "google.rpc.Status": _STATUS}},
+    }
+
+
+@dataclass
+class _Writer:
+    style: Style
+    schemas: Schemas
+    written: Counter[str] = field(default_factory=Counter)
+
+    def operation(self, route: Route) -> Object:
+        name = route.method.full_name
+        self.written[name] += 1
+        parameters = [*self._path_parameters(route), *self._query_parameters(route)]
+        return {
+            "operationId": name if self.written[name] == 1 else f"{name}_{self.written[name]}",
+            "tags": [route.method.containing_service.full_name],
+            **({"parameters": parameters} if parameters else {}),
+            **self._request(route),
+            "responses": {"200": self._reply(route), "default": _ERROR},
+        }
+
+    def _path_parameters(self, route: Route) -> Iterator[Object]:
+        for name, pattern in route.template.variables.items():
+            found = _field(route.method.input_type, name)
+            schema = self.schemas.single(found)
+            if pattern != "*" and schema.get("type") == "string":
+                schema = {**schema, "pattern": _as_regex(pattern)}
+            yield {"name": name, "in": "path", "required": True, "schema": schema}
+
+    def _query_parameters(self, route: Route) -> Iterator[Object]:
+        if route.body != "*":
+            taken = {*route.template.variables, route.body}
+            for name, found in _leaves(route.method.input_type, "", _DEEPEST):
+                if name not in taken and name.partition(".")[0] != route.body:
+                    yield {"name": self._query_name(name, found), "in": "query", "schema": self.schemas.of(found)}
+
+    def _query_name(self, name: str, found: FieldDescriptor) -> str:
+        before, dot, _ = name.rpartition(".")
+        return f"{before}{dot}{self.schemas.name(found)}"
+
+    def _request(self, route: Route) -> Object:
+        if not route.body:
+            return {}
+        message = route.method.input_type
+        schema = self.schemas.message(message) if route.body == "*" else self.schemas.of(_field(message, route.body))
+        if route.method.client_streaming:
+            schema = {"type": "array", "items": schema}
+        return {"requestBody": {"required": True, "content": _content(schema, message)}}
+
+    def _reply(self, route: Route) -> Object:
+        message = route.method.output_type
+        whole = not route.response_body
+        schema = self.schemas.message(message) if whole else self.schemas.of(_field(message, route.response_body))
+        description = "Done."
+        if route.method.server_streaming and self.style.stream_newline_delimited:
+            description = "A stream: one JSON object a line, each of this schema. One that fails is cut off."
+        elif route.method.server_streaming:
+            description = "A stream, as one JSON array. One that fails is cut off."
+            schema = {"type": "array", "items": schema}
+        return {"description": description, "content": _content(schema, message)}
+
+
+def _content(schema: Object, message: Descriptor) -> Object:
+    if message.full_name == "google.api.HttpBody":
+        return {"*/*": {}}
+    return {"application/json": {"schema": schema}}
+
+
+def _field(message: Descriptor, path: str) -> FieldDescriptor:
+    name, _, rest = path.partition(".")
+    found = message.fields_by_name[name]
+    return _field(found.message_type, rest) if rest and found.message_type else found
+
+
+def _leaves(message: Descriptor, prefix: str, depth: int) -> Iterator[tuple[str, FieldDescriptor]]:
+    """Fields that fit into a query: values, lists of values, and those of messages inside."""
+    for found in message.fields:
+        inner = found.message_type
+        if inner is None or Schemas.is_text(inner):
+            yield f"{prefix}{found.name}", found
+        elif not found.is_repeated and depth and not Schemas.is_known(inner):
+            yield from _leaves(inner, f"{prefix}{found.name}.", depth - 1)
+
+
+def _as_regex(pattern: str) -> str:
+    segments = {"*": "[^/]+", "**": ".*"}
+    return "^" + "/".join(segments.get(each, re.escape(each)) for each in pattern.split("/")) + "$"
+
+
+_STATUS: Final[Object] = {
+    "type": "object",
+    "description": "What went wrong (google.rpc.Status).",
+    "properties": {
+        "code": {"type": "integer", "format": "int32", "description": "The gRPC status, such as 5 for NOT_FOUND."},
+        "message": {"type": "string"},
+        "details": {"type": "array", "items": {"type": "object", "properties": {"@type": {"type": "string"}}}},
+    },
+}
+_ERROR: Final[Object] = {
+    "description": "An error: the HTTP status that stands for the gRPC status, and the status itself.",
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/google.rpc.Status"}}},
+}

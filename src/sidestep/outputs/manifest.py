@@ -1,0 +1,61 @@
+"""What may stand in a bundle's manifest: it is read again by root for a hosts file, and for variables of processes.
+
+Only what is used is looked at: a manifest of another version may say more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sidestep.spec.scalars import Checked, DnsName, Name, PortNumber, PortProtocol
+from sidestep.spec.sockets import ListenOn
+
+
+def _ip(value: object) -> str:
+    if type(value) is not str or "%" in value:
+        raise ValueError
+    return str(ip_address(value))
+
+
+_Ip = Annotated[str, Checked(_ip, "an IP address", {"type": "string"})]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Workload(_Part):
+    name: Name
+    namespace: Name
+
+
+class _Egress(_Part):
+    listen: ListenOn | None
+    host: DnsName
+    port: PortNumber
+    protocol: PortProtocol
+
+
+class _Manifest(_Part):
+    workload: _Workload
+    egress: list[_Egress]
+    proxy: ListenOn | None = None
+    names: dict[_Ip, list[DnsName]] = Field(default_factory=dict)
+
+
+def wrong(manifest: Mapping[str, Any]) -> str | None:
+    """The field that no manifest of ours could have; None where there is none."""
+    try:
+        _Manifest.model_validate(manifest)
+    except ValidationError as error:
+        # Positions and our own names only: keys are the manifest's.
+        first = [part for part in error.errors()[0]["loc"] if part in _FIELDS or type(part) is int]
+        return ".".join(str(part) for part in first) or "it"
+    return None
+
+
+_FIELDS = frozenset(name for model in (_Manifest, _Workload, _Egress) for name in model.model_fields)

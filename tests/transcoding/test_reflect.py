@@ -1,0 +1,118 @@
+"""Descriptors by server reflection: through a listener, through an Envoy for the moment, and where there are none."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from sidestep.descriptors import sets
+from sidestep.descriptors.protoc import compile_protos
+from sidestep.lab import ledger
+from sidestep.pki.identity import issue
+from sidestep.pki.spiffe import SpiffeId
+from tests import documents
+from tests.certificates import authority, issue_into
+from tests.commands import run
+from tests.free_ports import free_port
+from tests.transcoding.machine import Bytes, served
+from tests.transcoding.protos import spec
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@asynccontextmanager
+async def behind_mutual_tls() -> AsyncIterator[int]:
+    """The ledger with a certificate of the mesh, in the place of gateway and sidecar."""
+    identity = issue(authority(), SpiffeId.parse("spiffe://cluster.local/ns/pay/sa/ledger"), datetime.now(UTC)).files()
+    credentials = grpc.ssl_server_credentials(
+        [(identity["key.pem"], identity["cert-chain.pem"])], identity["root-cert.pem"], require_client_auth=True
+    )
+    server = ledger.new_server()
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(grace=1)
+
+
+def reflect(directory: Path, *arguments: object, host: str = "ledger.pay") -> Any:
+    file = spec(directory, {"descriptor": "ledger.pb"})  # which is not there yet
+    return run("transcode", "reflect", file, "--host", host, "-o", directory / "ledger.pb", *arguments)
+
+
+def test_through_a_listener(tmp_path: Path) -> None:
+    with served(ledger.serve_ledger("ledger")) as port:
+        for _ in range(2):
+            answer = reflect(tmp_path, "--through", f"127.0.0.1:{port}")
+            assert (answer.code, answer.err) == (0, "")
+    told, kept = sets.read((tmp_path / "ledger.pb").read_bytes()), ledger.descriptors()
+    assert told.files == kept.files
+    assert [*told.services] == ["pay.v1.Ledger"]
+    assert run("transcode", "inspect", tmp_path / "spec.yaml").code == 0
+
+
+def test_through_an_envoy_for_the_moment(tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    issue_into(tmp_path / "bundle")
+    with served(behind_mutual_tls()) as port:
+        service = documents.service(documents.LEDGER, (50051, "GRPC"))
+        mesh = documents.mesh(service, gateways=[{"address": "127.0.0.1", "port": port}])
+        call = documents.egress("ledger", transcode={"descriptor": "ledger.pb"})
+        file = documents.write(tmp_path / "spec.yaml", mesh, documents.workload(call))
+        command = ["transcode", "reflect", file, "--host", "ledger", "-o", tmp_path / "ledger.pb"]
+        answer = run(*command, "--bundle", tmp_path / "bundle")
+    assert (answer.code, answer.err) == (0, "")
+    assert sets.read((tmp_path / "ledger.pb").read_bytes()).files == ledger.descriptors().files
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--bundle", "nothing"], 6, "nothing/certs: holds no certificate"),
+        (["--port", "9000"], 2, "no egress port of protocol GRPC or HTTP2 matches: ledger.pay.svc.cluster.local:50051"),
+        (["--through", "127.0.0.1:1", "--bundle", "."], 2, "--through and --bundle exclude each other"),
+    ],
+)
+def test_what_cannot_be_asked(
+    arguments: list[str], code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = reflect(Path(), *arguments)
+    assert answer.code == code
+    assert said in answer.err
+    assert not Path("ledger.pb").exists()
+
+
+def test_nobody_is_there(tmp_path: Path) -> None:
+    answer = reflect(tmp_path, "--through", f"127.0.0.1:{free_port()}")
+    assert answer.code == 1
+    assert "UNAVAILABLE" in answer.err
+    assert "hint: The machine's Envoy must run" in answer.err
+
+
+def test_a_server_without_reflection(tmp_path: Path) -> None:
+    with served(Bytes()) as port:
+        answer = reflect(tmp_path, "--through", f"127.0.0.1:{port}")
+    assert answer.code == 1
+    assert f"the server behind 127.0.0.1:{port} offers no reflection" in answer.err
+
+
+def test_a_service_that_the_server_does_not_have(tmp_path: Path) -> None:
+    with served(ledger.serve_ledger("ledger")) as port:
+        answer = reflect(tmp_path, "--through", f"127.0.0.1:{port}", "--service", "pay.v1.Nothing")
+    assert answer.code == 1
+    assert "the server does not know the service" in answer.err
+    assert not (tmp_path / "ledger.pb").exists()
+
+
+def test_the_ledger_s_descriptors_are_those_of_its_proto() -> None:
+    directory = ledger.DESCRIPTOR.parent
+    made = sets.read(compile_protos(directory, ["ledger.proto"], ["."]))
+    assert made.files == ledger.descriptors().files
