@@ -1,5 +1,7 @@
 """A load balancer of connections, such as clouds have: it sends new ones to where ``/healthz/ready`` says 200.
 
+It prints each target that it takes out.
+
 ``python -m tests.forwarder.balancer LISTEN TARGET... --health PORT``
 """
 
@@ -48,7 +50,11 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 async def _probe(targets: list[str], port: int, healthy: set[str]) -> None:
     for target in targets:
-        (healthy.add if await _is_healthy(target.rpartition(":")[0], port) else healthy.discard)(target)
+        if await _is_healthy(target.rpartition(":")[0], port):
+            healthy.add(target)
+        elif target in healthy:
+            healthy.discard(target)
+            print(target, flush=True)
 
 
 async def _is_healthy(host: str, port: int) -> bool:

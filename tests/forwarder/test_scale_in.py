@@ -47,13 +47,15 @@ def test_nothing_fails_when_one_of_two_goes(site: Site, tmp_path: Path) -> None:
     with (
         site.forwarder(tmp_path / "one", ADDRESS, clients=CLIENTS) as leaving,
         site.forwarder(tmp_path / "two", ANOTHER, clients=CLIENTS) as staying,
-        program(site, "balancer", BALANCER, *both, "--health", str(HEALTH)),
+        program(site, "balancer", BALANCER, *both, "--health", str(HEALTH)) as balancer,
         program(site, "load", BALANCER) as load,
     ):
         eventually("both are called", lambda: min(answered(leaving), answered(staying)) > 50)
         admin = Admin(leaving.directory / "admin.sock")
         assert admin.request("/healthcheck/fail", "POST").status == 200
         assert site.curl(UNTOUCHED, f"http://{ADDRESS}:{HEALTH}/healthz/ready")[0] == "503"
+        assert balancer.stdout
+        assert balancer.stdout.readline() == f"{ADDRESS}:{HTTP}\n", "it is taken out"
         eventually("no client is left", lambda: connections(leaving) == 0)
         before = answered(staying)
         leaving.process.terminate()
