@@ -89,5 +89,6 @@ def answered(forwarder: Running) -> int:
 
 
 def connections(forwarder: Running) -> int:
-    """How many clients are connected for HTTP."""
-    return sum(forwarder.stats(r"^http\.egress_http\.downstream_cx_active$").values())
+    """How many clients are connected, counted as the page says."""
+    counts = forwarder.stats("downstream_cx_active")
+    return sum(count for name, count in counts.items() if "admin" not in name and "health" not in name)

@@ -28,7 +28,7 @@ _USERS: Final = "ada:{SHA}CNuFNtqnUctq2NEQEiz9eAdUNS4=\n"
 
 
 async def admitted(lab: Lab) -> Outcome:
-    """The service answers; it knows the forwarder by its certificate, and hears nothing that the client says of itself."""
+    """The service answers; it knows the forwarder by its certificate, and hears nothing else of who calls."""
     forged = {"x-forwarded-client-cert": "By=forged"}
     async with lab.forwarder(_HTTP, _HERE, "") as forwarder:
         answer = await clients.http1(forwarder.machine.listen(_HTTP.service, _HTTP.port), headers=forged)
