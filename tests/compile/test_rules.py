@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "several-gateways-by-address-stand-in-for-each-other-in-order"
 PROXY = "an-http-proxy-serves-every-egress-by-name"
-FORWARDER = "a-forwarder-serves-the-clients-that-the-spec-names"
+FORWARDER = "the-clients-of-a-forwarder-are-those-of-its-spec"
 each_rule = pytest.mark.parametrize("rule", RULES, ids=[rule.__name__ for rule in RULES])
 
 
