@@ -50,8 +50,7 @@ for _module in _MODULES:
 
 def parse(resource: Any) -> None:
     """Reads a resource by its ``@type``; raises `ParseError` for what Envoy has no name for."""
-    # A copy: it takes each ``@type`` out and puts it back last, in what our resources share, too.
-    ParseDict(deepcopy(resource), AnyMessage())
+    ParseDict(deepcopy(resource), AnyMessage())  # it takes the types out of what it reads, and resources share parts
 
 
 def parse_all(bootstrap: Any, resources: Iterable[Any]) -> None:

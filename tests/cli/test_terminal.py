@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import sidestep
-from sidestep.cli.terminal import EXIT_CODES, Terminal
-from tests import commands
+from sidestep.cli.terminal import EXIT_CODES, Terminal, start_command
+from tests import commands, documents
 
 CHILD = os.environ | {"PYTHONPATH": str(Path(sidestep.__file__).parents[1])}
 COMMAND = [sys.executable, "-m", "sidestep"]
@@ -106,3 +106,34 @@ def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_exit_code_is_documented() -> None:
     said = commands.run("--help").out
     assert [int(code) for code in re.findall(r"^ +(\d+)  ", said, re.MULTILINE)] == [*EXIT_CODES]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+@pytest.mark.parametrize("arguments", [["validate", "spec.yaml"], ["validate", "spec.yaml", "-o", "json"]])
+def test_a_full_disk_under_standard_output_is_no_bug(arguments: list[str], tmp_path: Path) -> None:
+    documents.write(tmp_path / "spec.yaml", documents.mesh(), documents.workload(documents.egress()))
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run(
+            [*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, cwd=tmp_path, env=CHILD, check=False
+        )
+    assert (ran.returncode, ran.stderr) == (6, b"error: standard output cannot be written: No space left on device\n")
+
+
+@pytest.mark.parametrize("name", ["plain", "with space", "$(id)", "a'b", "-dash", "- dash", "/abs"])
+def test_the_command_that_starts_an_envoy_can_be_copied(name: str, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    envoy = tmp_path / "bin" / "envoy"
+    envoy.write_text("#!/bin/sh\npwd\n", encoding="utf-8")
+    envoy.chmod(0o755)
+    bundle = Path(f"{tmp_path}{name}" if name == "/abs" else name)
+    (tmp_path / bundle).mkdir()
+    path = f"{envoy.parent}{os.pathsep}{os.environ['PATH']}"
+    ran = subprocess.run(
+        ["sh", "-c", start_command(bundle)],
+        cwd=tmp_path,
+        env={"PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout == f"{tmp_path / bundle}\n"

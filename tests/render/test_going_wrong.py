@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -235,6 +237,53 @@ def test_killed_while_it_took_back_what_another_had_begun(old: Snapshot, place: 
     killed("replace", 1, "more.yaml")
     quickly("spec.yaml")
     assert content("bundle") == rendered("spec.yaml")
+
+
+@pytest.mark.parametrize("name", ["../mine", "{place}/mine", "sds/../../mine", "link/mine"])
+def test_a_journal_that_somebody_else_wrote_reaches_nothing_outside(name: str, old: Snapshot, place: Path) -> None:
+    """Root renders for a user, who owns the directory: the journal must not be a way to remove root's files."""
+    Path("mine").write_text("mine", encoding="utf-8")
+    Path("bundle/link").symlink_to(place)
+    forged({"files": {name.format(place=place): sha256(b"mine").hexdigest()}, "directories": []})
+    quickly("more.yaml")
+    assert Path("mine").read_text(encoding="utf-8") == "mine"
+    assert content("bundle").items() >= rendered("more.yaml").items()
+
+
+def test_a_journal_that_somebody_else_wrote_puts_nothing_back_from_outside(old: Snapshot, place: Path) -> None:
+    Path("mine").write_text("mine", encoding="utf-8")
+    forged({"files": {"lds.json": sha256(old["lds.json"][0]).hexdigest()}, "directories": []})
+    Path("bundle", tree.STAGING, ".replaced").symlink_to(place)
+    Path("lds.json").write_text("mine", encoding="utf-8")
+    quickly("spec.yaml")
+    assert Path("lds.json").read_text(encoding="utf-8") == "mine"
+    assert content("bundle") == rendered("spec.yaml")
+
+
+@pytest.mark.parametrize(
+    "journal",
+    [
+        [],
+        1,
+        {},
+        {"files": [1], "directories": []},
+        {"files": {"a\0b": "x"}, "directories": []},
+        {"files": {}, "directories": 5},
+        {"files": {}, "directories": [{}]},
+        {"files": {"certs": None, "nothing": None}, "directories": []},
+        {"files": {"": "x"}, "directories": []},
+        {"files": {}, "directories": [], "more": 1},
+    ],
+)
+def test_a_journal_that_is_none_is_passed_over(journal: object, old: Snapshot, place: Path) -> None:
+    forged(journal)
+    quickly("more.yaml")
+    assert content("bundle") == rendered("more.yaml")
+
+
+def forged(journal: object) -> None:
+    Path("bundle", tree.STAGING).mkdir()
+    Path("bundle", tree.STAGING, ".journal").write_text(json.dumps(journal), encoding="utf-8")
 
 
 def test_two_at_once_are_one_after_the_other_or_refused(old: Snapshot, place: Path) -> None:

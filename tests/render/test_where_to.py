@@ -46,6 +46,28 @@ def test_a_symbolic_link_to_a_directory(place: Path) -> None:
     assert "unchanged" in render("spec.yaml", "real").out
 
 
+def test_nothing_is_written_through_a_link_inside(place: Path) -> None:
+    """A file's is replaced; a directory's would lead the files of ours to somebody else's."""
+    Path("theirs").mkdir()
+    Path("theirs/lds.json").write_text("theirs", encoding="utf-8")
+    Path("bundle").mkdir()
+    Path("bundle/lds.json").symlink_to("../theirs/lds.json")
+    Path("bundle/sds").symlink_to("../theirs")
+    refused(render("spec.yaml", "bundle", "--force"), "bundle/sds is a symbolic link, so nothing is written through it")
+    Path("bundle/sds").unlink()
+    assert render("spec.yaml", "bundle", "--force").code == 0
+    assert set(snapshot("bundle")) == FILES
+    assert content("theirs") == {"lds.json": b"theirs"}
+
+
+def test_certificates_may_be_kept_elsewhere(place: Path) -> None:
+    Path("issued").mkdir()
+    Path("bundle").mkdir()
+    Path("bundle/certs").symlink_to("../issued")
+    assert render("spec.yaml", "bundle").code == 0
+    assert Path("bundle/certs").is_symlink()
+
+
 def test_a_file_and_what_is_below_one(place: Path) -> None:
     Path("file").write_text("mine", encoding="utf-8")
     for name in ("file", "file/below", "file/far/below"):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from sidestep.cli.terminal import start_command
 from sidestep.errors import CommandNotExecutable, CommandNotFound, EnvoyStopped
 
 
@@ -39,8 +40,9 @@ def exec(wait: float, bundle: Path, command: tuple[str, ...]) -> None:  # noqa: 
     ]
     address = next((address for address in addresses if address), None)  # none where it is only called
     if address and not listens(address, within=wait):
-        start = f"cd {bundle} && envoy -c envoy.json --disable-hot-restart"
-        raise EnvoyStopped(f"the Envoy of {bundle} does not run: nobody listens on {address}", hint=start)
+        raise EnvoyStopped(
+            f"the Envoy of {bundle} does not run: nobody listens on {address}", hint=start_command(bundle)
+        )
     program, *arguments = command[1:] if command[0] == "--" else command
     _become(program, arguments, {**os.environ, **environment.variables(manifest, directory, os.environ)})
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sidestep.cli import collector
-from sidestep.cli.terminal import Terminal, format_option
+from sidestep.cli.terminal import Terminal, format_option, start_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -96,7 +96,7 @@ def _for_people(terminal: Terminal, bundle: Bundle, installed: Installed) -> Non
         terminal.say(f"  {kept} was put there by somebody else: left as it is")
     if installed.new:
         terminal.say(f"  next: cert-chain.pem, key.pem and root-cert.pem into {installed.directory / 'certs'}, then")
-        terminal.say(f"  cd {installed.directory} && envoy -c envoy.json --disable-hot-restart")
+        terminal.say(f"  {start_command(installed.directory)}")
 
 
 def _for_programs(bundle: Bundle, installed: Installed) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from sidestep.errors import SidestepError, SpecError
+from sidestep.errors import OutputError, SidestepError, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -53,7 +54,7 @@ class Terminal:
         """A line of the result, for people only."""
         if not self.json:
             self.progress("")
-            click.echo(text, color=self.color)
+            self._print(text)
 
     def remark(self, text: str) -> None:
         """A line beside the result: a warning, how things stand."""
@@ -88,7 +89,16 @@ class Terminal:
         if self.json:
             import json  # which, unlike orjson, takes file names that are no Unicode
 
-            click.echo(json.dumps(value, indent=2))
+            self._print(json.dumps(value, indent=2))
+
+    def _print(self, text: str) -> None:
+        try:
+            click.echo(text, color=self.color)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self.json = False  # the error cannot be told there either
+            raise OutputError(f"standard output cannot be written: {error.strerror}") from error
 
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]], *, most: int = _SHOWN_ROWS) -> None:
         """Rows under heads, for people only; the first forty of them unless said otherwise."""
@@ -148,6 +158,12 @@ class Terminal:
     def _answer_error(self, message: str, hint: str, exit_code: int, problems: Sequence[object] = ()) -> None:
         details = {"message": message, "hint": hint, "problems": problems, "exit_code": exit_code}
         self.answer({"ok": False, "error": details})
+
+
+def start_command(bundle: Path) -> str:
+    """What runs a bundle's Envoy, to be copied into a shell."""
+    name = shlex.quote(f"./{bundle}" if str(bundle).startswith("-") else str(bundle))
+    return f"cd {name} && envoy -c envoy.json --disable-hot-restart"
 
 
 def _exit_code(end: SystemExit) -> int:

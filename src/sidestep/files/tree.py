@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
+from sidestep.errors import OutputError
 from sidestep.files.writing import locked, translated, write
 
 STAGING: Final = ".sidestep-staging"
@@ -88,8 +89,11 @@ def put_in_place(staging: Path, target: Path, names: Sequence[str]) -> None:
     """Renames staged files over those of ``target``, in the order of ``names``.
 
     Should that fail or be interrupted, what was done is taken back: at once, or by the next writer if this process is
-    killed. Directories that are watched are never replaced. Raises `OutputError`.
+    killed. Directories that are watched are never replaced, and none is written to that is a symbolic link. Raises
+    `OutputError`.
     """
+    for name in names:
+        _check_within(target, name)
     with translated(target):
         for name in names:
             _keep(target / name, staging / _KEPT / name)
@@ -119,10 +123,26 @@ class _Journal:
 
     @classmethod
     def read(cls, staging: Path) -> _Journal:
+        # Whoever owns the directory may have written it: what leads out of it, or makes no sense, is not ours.
         try:
-            return cls(**json.loads((staging / _JOURNAL).read_bytes()))
-        except (FileNotFoundError, NotADirectoryError, ValueError):  # half a journal: nothing was done yet
-            return cls()
+            journal = json.loads((staging / _JOURNAL).read_bytes())
+            files, directories = dict(journal["files"]), [*journal["directories"]]
+            for name in (f"{STAGING}/{_JOURNAL}", *files, *directories):
+                _check_within(staging.parent, name)
+                _check_within(staging, f"{_KEPT}/{name}")
+        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError, RecursionError, OutputError):
+            return cls()  # half a journal: nothing was done yet
+        return cls({name: digest for name, digest in files.items() if isinstance(digest, str)}, directories)
+
+
+def _check_within(directory: Path, name: str) -> None:
+    """Raises `OutputError` where a file of this name would be somewhere else than in ``directory``."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
+        raise OutputError(f"{directory}: no file in it has the name {name!r}")
+    for parent in path.parents:
+        if (directory / parent).is_symlink() and parent.parts:
+            raise OutputError(f"{directory / parent} is a symbolic link, so nothing is written through it")
 
 
 def _fill(staging: Path, tree: FileTree) -> None:

@@ -37,8 +37,8 @@ class Calls:
 
     service: Service
     port: int
-    listen: int | str
-    """A port on 127.0.0.1, or a socket in the bundle's directory."""
+    listen: int | str | None
+    """A port on 127.0.0.1, or a socket in the bundle's directory; None for the service's own port and address."""
 
     def __str__(self) -> str:
         port = next(port for port in self.service.ports if port.number == self.port)
@@ -46,7 +46,8 @@ class Calls:
         said += _TRANSCODE if port.application is Application.LEDGER else ""
         host = f"{self.service.name}.{self.service.namespace}"
         address = f"127.0.0.1:{self.listen}" if isinstance(self.listen, int) else f"unix:./{self.listen}"
-        return f"  - {{host: {host}, port: {self.port}{said}, listen: {address}}}"
+        listen = f", listen: {address}" if self.listen is not None else ""
+        return f"  - {{host: {host}, port: {self.port}{said}{listen}}}"
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class Machine:
     proxy: int
     """The local port of its HTTP proxy."""
     ingress: tuple[Serves, ...] = ()
+    addresses: str = ""
+    """The network in which services have addresses of their own."""
     more: str = ""
     """Further lines of its ``spec``."""
     process: Process = field(init=False)
@@ -135,12 +138,13 @@ class Machine:
     def _workload_document(self) -> str:
         lines = "\n".join(str(calls) for calls in self.egress)
         lines += "\n  ingress:\n" + "\n".join(map(str, self.ingress)) if self.ingress else ""
+        addresses = f"\n  addresses: {{range: {self.addresses}}}" if self.addresses else ""
         return f"""\
 apiVersion: sidestep/v1alpha1
 kind: Workload
 metadata: {{name: {self.spiffe_id.service_account}, namespace: {self.spiffe_id.namespace}}}
 spec:
-{self.more}  proxy: {{listen: 127.0.0.1:{self.proxy}}}
+{self.more}  proxy: {{listen: 127.0.0.1:{self.proxy}}}{addresses}
   egress:
 {lines}
 """
@@ -182,17 +186,21 @@ async def start_machine(
     identity: Identity,
     edit: Edit | None = None,
     ingress: Sequence[Serves] = (),
+    addresses: str = "",
     more: str = "",
 ) -> AsyncIterator[Machine]:
     """Onboards a machine that calls ``egress`` and is called on ``ingress``; its Envoy runs until the end of the block.
 
     It listens on a port for each of ``egress``, on a socket for each of ``sockets``, and on one port for all by name.
+    With ``addresses``, a network, the port is the service's own, on an address that is the service's alone.
     ``more`` are further lines of its ``spec``.
     """
-    listens = [Calls(service, port, runtime.ports.reserve()) for service, port in egress]
+    listens = [Calls(service, port, None if addresses else runtime.ports.reserve()) for service, port in egress]
     listens += [Calls(service, port, f"{service.name}-{port}.sock") for service, port in sockets]
     proxy = runtime.ports.reserve()
-    machine = Machine(spiffe_id, directory, mesh, runtime.envoy, listens, proxy, tuple(ingress), more)
+    machine = Machine(
+        spiffe_id, directory, mesh, runtime.envoy, listens, proxy, tuple(ingress), addresses=addresses, more=more
+    )
     machine.render()
     machine.hold(identity)
     if edit:

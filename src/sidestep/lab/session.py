@@ -117,6 +117,22 @@ class Lab:
             yield machine
 
     @asynccontextmanager
+    async def addressed_machine(self, calls: Iterable[Call]) -> AsyncIterator[Machine]:
+        """A second machine, on which every service has an address of its own and its own port numbers."""
+        self._others += 1
+        directory = self.directory / f"other-machine-{self._others}"
+        async with start_machine(
+            self.mesh,
+            _BILLING,
+            directory,
+            self.runtime,
+            egress=[(call.service, call.port) for call in calls],
+            identity=self.mesh.authorities.machine(_BILLING),
+            addresses=self.runtime.ports.network(),
+        ) as machine:
+            yield machine
+
+    @asynccontextmanager
     async def forwarder(self, call: Call, clients: str, users: str) -> AsyncIterator[Forwarder]:
         """A machine for others: ``clients`` as in its spec, ``users`` in the file ``clients.htpasswd`` beside it."""
         self._others += 1

@@ -6,7 +6,17 @@ refusal is the same call as one that passes, but for the one thing that is wrong
 
 from typing import Final
 
-from sidestep.lab.scenarios import by_name, calls, changes, forwarder, impostors, ingress, policy, transcoding
+from sidestep.lab.scenarios import (
+    addresses,
+    by_name,
+    calls,
+    changes,
+    forwarder,
+    impostors,
+    ingress,
+    policy,
+    transcoding,
+)
 from sidestep.lab.scenarios.scenario import Call, Outcome, Scenario, Verdict
 
 __all__ = ["EGRESS", "SCENARIOS", "SOCKETS", "Call", "Outcome", "Scenario", "Verdict"]
@@ -14,6 +24,7 @@ __all__ = ["EGRESS", "SCENARIOS", "SOCKETS", "Call", "Outcome", "Scenario", "Ver
 SCENARIOS: Final = (
     *calls.SCENARIOS,
     *by_name.SCENARIOS,
+    *addresses.SCENARIOS,
     *changes.SCENARIOS,
     *policy.SCENARIOS,
     *transcoding.SCENARIOS,
