@@ -107,12 +107,19 @@ def _bound(address: Any) -> tuple[str, int]:
 
 @contextmanager
 def running(
-    directory: Path, *, listeners: set[str] | None = None, arguments: Sequence[str] = ("--disable-hot-restart",)
+    directory: Path,
+    *,
+    listeners: set[str] | None = None,
+    arguments: Sequence[str] = ("--disable-hot-restart",),
+    within: Sequence[str] = (),
 ) -> Iterator[Running]:
-    """Runs ``envoy -c envoy.json`` in a bundle's directory until all of its listeners are open."""
+    """Runs ``envoy -c envoy.json`` in a bundle's directory until all of its listeners are open.
+
+    ``within`` is a command that becomes the one that follows it, such as ``ip netns exec NAMESPACE``.
+    """
     expected = names_in(directory / "lds.json") if listeners is None else listeners
     log = directory.parent / f"{directory.name}.log"
-    command = [str(envoy().path), "-c", "envoy.json", *arguments, "--concurrency", "1"]
+    command = [*within, str(envoy().path), "-c", "envoy.json", *arguments, "--concurrency", "1"]
     with log.open("wb") as stream:
         process = subprocess.Popen(command, cwd=directory, stdout=stream, stderr=stream)
     try:

@@ -23,6 +23,7 @@ from sidestep.spec import UnixSocket
 if TYPE_CHECKING:
     from sidestep.files import FileTree
     from sidestep.spec import EgressPort, Machine
+    from sidestep.spec.clients import Clients
 
 HOST_NAME = re.compile(r"[A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?)*\.?")
 HTTP = "envoy.filters.network.http_connection_manager"
@@ -74,7 +75,7 @@ class Made:
     @property
     def listeners(self) -> list[Any]:
         """Those for local applications: all but those that the mesh calls."""
-        return [listener for listener in self.all_listeners if not listener["name"].startswith("ingress|")]
+        return [listener for listener in self.all_listeners if not listener["name"].startswith(("ingress|", "health|"))]
 
     def calls(self) -> Iterator[tuple[EgressPort, Any]]:
         """Every port that the machine calls, with each cluster that stands for it."""
@@ -109,6 +110,8 @@ class Made:
         """Every address that the spec says, as it is written."""
         proxy = self.machine.workload.spec.proxy
         own = [port.address for port in self.machine.egress if port.address] + ([str(proxy.listen)] if proxy else [])
+        health = self.machine.workload.spec.health
+        own += [str(health.listen)] if health else []
         return own + [str(port.listen) for port in self.machine.ingress]
 
 
@@ -342,7 +345,54 @@ def nothing_listens_where_the_spec_does_not_say(made: Made) -> None:
 
 
 def admin_is_a_socket_of_the_owner(made: Made) -> None:
-    assert made.bootstrap["admin"] == {"address": {"pipe": {"path": "./admin.sock", "mode": 0o600}}}
+    forwarder = {"ignore_global_conn_limit": True} if made.machine.workload.spec.clients else {}
+    assert made.bootstrap["admin"] == {"address": {"pipe": {"path": "./admin.sock", "mode": 0o600}}, **forwarder}
+
+
+def a_forwarder_serves_its_clients_alone(made: Made) -> None:
+    """Each way in asks for an address or for a certificate, before anything is sent; only one that says so does not."""
+    clients = made.machine.workload.spec.clients
+    listeners = [listener for listener in made.listeners if "pipe" not in listener["address"]]
+    if clients is None:
+        for listener in listeners:
+            assert not listener["name"].startswith("proxy|") or written(listener["address"]).startswith(LOOPBACK)
+        return
+    for listener in listeners:
+        for chain in listener["filter_chains"]:
+            by_tls = chain.get("transport_socket")
+            assert _asks_for_a_certificate(by_tls) if by_tls else _asks_for_an_address(chain, clients)
+        assert "continue_on_listener_filters_timeout" not in listener
+    for manager in made.managers():
+        assert manager["use_remote_address"] is True
+        assert manager.get("xff_num_trusted_hops", 0) == 0
+        assert manager.get("forward_client_cert_details", "SANITIZE") == "SANITIZE"
+    _passwords_are_asked_for(made, clients)
+
+
+LOOPBACK = ("127.", "[::1]:")
+
+
+def _asks_for_a_certificate(transport_socket: Any) -> bool:
+    config = transport_socket["typed_config"]
+    names = config["common_tls_context"]["combined_validation_context"]["default_validation_context"]
+    resumes = not (config["disable_stateless_session_resumption"] and config["disable_stateful_session_resumption"])
+    return config["require_client_certificate"] is True and names["match_typed_subject_alt_names"] and not resumes
+
+
+def _asks_for_an_address(chain: Any, clients: Clients) -> bool:
+    if clients.unsafe_any_address:
+        return True
+    ranges = chain["filter_chain_match"]["source_prefix_ranges"]
+    return [f"{each['address_prefix']}/{each['prefix_len']}" for each in ranges] == clients.cidrs
+
+
+def _passwords_are_asked_for(made: Made, clients: Clients) -> None:
+    for listener in (listener for listener in made.listeners if listener["name"].startswith("proxy|")):
+        for chain in (chain for chain in listener["filter_chains"] if "transport_socket" not in chain):
+            first = [each["name"] for each in chain["filters"][0]["typed_config"]["http_filters"]]
+            assert ("envoy.filters.http.basic_auth" in first) == bool(clients.credentials)
+    for config in (config for config in made.route_configs() if config["name"] == "proxy"):
+        assert "proxy-authorization" in config["request_headers_to_remove"]
 
 
 def no_port_is_shared(made: Made) -> None:
@@ -539,6 +589,7 @@ RULES: list[Callable[[Made], None]] = [
     the_mesh_tells_nothing_of_itself,
     nothing_listens_where_the_spec_does_not_say,
     admin_is_a_socket_of_the_owner,
+    a_forwarder_serves_its_clients_alone,
     no_port_is_shared,
     secrets_are_shared,
     statistics_are_limited,

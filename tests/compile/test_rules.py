@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 EXAMPLE = "several-gateways-by-address-stand-in-for-each-other-in-order"
 PROXY = "an-http-proxy-serves-every-egress-by-name"
 UPGRADED = "|9080||reviews.bookinfo.svc.cluster.local"
+FORWARDER = "the-clients-of-a-forwarder-are-those-of-its-spec"
 each_rule = pytest.mark.parametrize("rule", RULES, ids=[rule.__name__ for rule in RULES])
 
 
@@ -96,6 +97,20 @@ def repeat(value: list[Any]) -> None:
     value.append(value[0])
 
 
+def chains(files: Any) -> Any:
+    """Of a listener for HTTP."""
+    return next(each for each in files["lds.json"]["resources"] if each["name"].endswith(":9080"))["filter_chains"]
+
+
+def downstream_tls(files: Any) -> Any:
+    return chains(files)[1]["transport_socket"]["typed_config"]
+
+
+def proxy_filters(files: Any) -> Any:
+    [proxy] = [each for each in files["lds.json"]["resources"] if each["name"].startswith("proxy|")]
+    return proxy["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
+
+
 BREAKS: list[tuple[Callable[[Made], None], Callable[[Any], object]]] = [
     (rules.every_server_is_pinned, lambda f: pins(f).update(match_typed_subject_alt_names=[])),
     (rules.every_server_is_pinned, lambda f: pins(f)["match_typed_subject_alt_names"][0].update(san_type="DNS")),
@@ -135,6 +150,22 @@ BREAKS: list[tuple[Callable[[Made], None], Callable[[Any], object]]] = [
         lambda f: first(f["lds.json"])["address"]["socket_address"].update(address="0.0.0.0"),
     ),
     (rules.admin_is_a_socket_of_the_owner, lambda f: f["envoy.json"]["admin"]["address"]["pipe"].update(mode=0o755)),
+    *(
+        (rules.a_forwarder_serves_its_clients_alone, break_)
+        for break_ in (
+            lambda f: chains(f)[0].pop("filter_chain_match"),
+            lambda f: chains(f)[0]["filter_chain_match"].update(source_prefix_ranges=[]),
+            lambda f: chains(f)[0]["filter_chain_match"]["source_prefix_ranges"][0].update(prefix_len=8),
+            lambda f: chains(f)[1].pop("transport_socket"),
+            lambda f: downstream_tls(f).update(require_client_certificate=False),
+            lambda f: downstream_tls(f)["common_tls_context"]["combined_validation_context"].clear(),
+            lambda f: downstream_tls(f).update(disable_stateless_session_resumption=False),
+            lambda f: first(f["lds.json"]).update(continue_on_listener_filters_timeout=True),
+            lambda f: chains(f)[0]["filters"][0]["typed_config"].update(use_remote_address=False),
+            lambda f: first(f["rds.json"]).pop("request_headers_to_remove"),
+            lambda f: proxy_filters(f).pop(1),
+        )
+    ),
     (rules.no_port_is_shared, lambda f: first(f["lds.json"]).update(enable_reuse_port=True)),
     (rules.secrets_are_shared, lambda f: common(f)["tls_certificate_sds_secret_configs"][0].update(name="other")),
     (
@@ -187,6 +218,7 @@ BREAKS: list[tuple[Callable[[Made], None], Callable[[Any], object]]] = [
 
 
 EXAMPLES: dict[Callable[[Made], None], str] = {
+    rules.a_forwarder_serves_its_clients_alone: FORWARDER,
     rules.the_proxy_is_not_open: PROXY,
     rules.rest_is_as_strict_as_grpc: "rest-calls-become-grpc",
     rules.what_needs_http1_has_it: "http1-callers-are-carried-over-http2",
@@ -201,7 +233,8 @@ def http_options(files: Any) -> list[Any]:
 
 @pytest.mark.parametrize(("rule", "break_"), BREAKS, ids=[rule.__name__ for rule, _ in BREAKS])
 def test_notices_when_it_is_broken(rule: Callable[[Made], None], break_: Callable[[Any], object]) -> None:
-    whole = made(cases.bundles(EXAMPLES.get(rule, EXAMPLE))["billing"])
+    case = EXAMPLES.get(rule, EXAMPLE)
+    whole = made(cases.bundles(case)["forwarder" if case == FORWARDER else "billing"])
     files = json.loads(json.dumps(whole.files))
     break_(files)
     broken = dict(whole.tree.files) | {name: File(json.dumps(value).encode()) for name, value in files.items()}

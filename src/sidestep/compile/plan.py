@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sidestep.compile.envoy import application, bootstrap, clusters, inbound, listeners, proxy, secrets
+from sidestep.compile.envoy import application, bootstrap, clusters, forwarder, inbound, listeners, proxy, secrets
 from sidestep.compile.envoy.peer_metadata import PeerMetadata
 
 if TYPE_CHECKING:
@@ -39,10 +39,9 @@ def compile_machine(machine: Machine) -> Plan:
     metadata = PeerMetadata.of(machine)
     return Plan(
         machine=machine,
-        bootstrap=bootstrap.dynamic(metadata),
+        bootstrap=forwarder.bootstrap(bootstrap.dynamic(metadata), machine),
         listeners=[
-            *listeners.egress(machine, metadata),
-            *proxy.listeners(machine),
+            *forwarder.listeners([*listeners.egress(machine, metadata), *proxy.listeners(machine)], machine),
             *inbound.ingress(machine, metadata),
         ],
         routes=proxy.routes(machine, metadata),

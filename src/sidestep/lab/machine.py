@@ -86,6 +86,8 @@ class Machine:
     ingress: tuple[Serves, ...] = ()
     addresses: str = ""
     """The network in which services have addresses of their own."""
+    more: str = ""
+    """Further lines of its ``spec``."""
     process: Process = field(init=False)
 
     @property
@@ -146,7 +148,7 @@ apiVersion: sidestep/v1alpha1
 kind: Workload
 metadata: {{name: {self.spiffe_id.service_account}, namespace: {self.spiffe_id.namespace}}}
 spec:
-  proxy: {{listen: 127.0.0.1:{self.proxy}}}{addresses}
+{self.more}  proxy: {{listen: 127.0.0.1:{self.proxy}}}{addresses}
   egress:
 {lines}
 """
@@ -192,18 +194,22 @@ async def start_machine(
     edit: Edit | None = None,
     ingress: Sequence[Serves] = (),
     addresses: str = "",
+    more: str = "",
 ) -> AsyncIterator[Machine]:
     """Onboards a machine that calls ``egress`` and is called on ``ingress``; its Envoy runs until the end of the block.
 
     It listens on a port for each of ``egress`` and of ``tuned``, on a socket for each of ``sockets``, and on one port
     for all by name. With ``addresses``, a network, the port of an egress is the service's own, on an address that is
     the service's alone.
+    ``more`` are further lines of its ``spec``.
     """
     listens = [Calls(service, port, None if addresses else runtime.ports.reserve()) for service, port in egress]
     listens += [Calls(service, port, f"{service.name}-{port}.sock") for service, port in sockets]
     listens += [Calls(service, port, runtime.ports.reserve(), traffic) for service, port, traffic in tuned]
     proxy = runtime.ports.reserve()
-    machine = Machine(spiffe_id, directory, mesh, runtime.envoy, listens, proxy, tuple(ingress), addresses)
+    machine = Machine(
+        spiffe_id, directory, mesh, runtime.envoy, listens, proxy, tuple(ingress), addresses=addresses, more=more
+    )
     machine.render()
     machine.hold(identity)
     if edit:

@@ -75,6 +75,14 @@ class Marks:
         return str(entry.fields["upstream_host"]) if entry else "no gateway"
 
 
+@dataclass(frozen=True)
+class Forwarder:
+    """A machine for others, and the local port of its health endpoint."""
+
+    machine: Machine
+    health: int
+
+
 @dataclass
 class Lab:
     """The running lab."""
@@ -126,6 +134,21 @@ class Lab:
             addresses=self.runtime.ports.network(),
         ) as machine:
             yield machine
+
+    @asynccontextmanager
+    async def forwarder(self, call: Call, clients: str, users: str) -> AsyncIterator[Forwarder]:
+        """A machine for others: ``clients`` as in its spec, ``users`` in the file ``clients.htpasswd`` beside it."""
+        self._others += 1
+        directory = self.directory / f"forwarder-{self._others}"
+        (directory / "spec").mkdir(parents=True)
+        (directory / "spec" / "clients.htpasswd").write_text(users)
+        health = self.runtime.ports.reserve()
+        more = f"  profile: forwarder\n  clients: {clients}\n  health: {{listen: 127.0.0.1:{health}}}\n"
+        held, egress = self.mesh.authorities.machine(_BILLING), [(call.service, call.port)]
+        async with start_machine(
+            self.mesh, _BILLING, directory, self.runtime, egress=egress, identity=held, more=more
+        ) as machine:
+            yield Forwarder(machine, health)
 
     @asynccontextmanager
     async def pod(

@@ -5,6 +5,7 @@
     envoy.json          bootstrap; changing it takes a restart
     cds.json lds.json   clusters and listeners, watched
     rds.json            the names that its proxy knows, where it has one; watched
+    clients.htpasswd    who may use its proxy, where that asks for passwords
     sds/                where the certificate and the roots are read from, watched
     descriptors/        what REST calls are transcoded by, where there are any
     certs/              cert-chain.pem, key.pem, root-cert.pem: put there by whoever issues them, watched
@@ -20,6 +21,7 @@ import orjson
 
 from sidestep import __version__
 from sidestep.compile.envoy import transcoding
+from sidestep.compile.envoy.forwarder import CREDENTIALS
 from sidestep.compile.envoy.secrets import DIRECTORY
 from sidestep.compile.names import local_names
 from sidestep.files import File, FileTree
@@ -50,6 +52,9 @@ def render(plan: Plan) -> FileTree:
         "sds/identity.json": _discovery([plan.identity]),
         "sds/roots.json": _discovery([plan.roots]),
     }
+    if plan.machine.credentials:
+        # Before the listener that reads it. Hashes without salt are nothing for others to read.
+        files = {CREDENTIALS: File(plan.machine.credentials, 0o600), **files}
     if plan.machine.roots:
         files[ROOTS] = File(plan.machine.roots)
     digests = {path: file.digest for path, file in files.items()}

@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from sidestep.errors import CertificateError, Problem, SpecError
-from sidestep.spec import inbound, proxy
+from sidestep.spec import clients, htpasswd, inbound, proxy
 from sidestep.spec.documents import MAX_BYTES, Document, Path, printable, read, shown
 from sidestep.spec.model import API_VERSION, AnyWorkload, Mesh, Workload
 from sidestep.spec.resolve import Machine, Resolution, Services, clashes
@@ -118,9 +118,11 @@ class _Loader:
             self._transcode(workload, resolution)
             self._problems += resolution.problems
             self._problems += proxy.problems(document, workload.spec)
+            self._problems += clients.problems(document, workload.spec)
             together[workload.spec.machine].append((workload, resolution))
             mesh, egress, ingress = self._meshes[name][1], tuple(resolution.ports), tuple(resolution.ingress)
-            machines.append(Machine(mesh, workload, egress, ingress, roots[name]))
+            users = self._credentials(document, workload)
+            machines.append(Machine(mesh, workload, egress, ingress, roots[name], users))
         self._problems += clashes(together.values())
         return machines
 
@@ -166,6 +168,22 @@ class _Loader:
             )
             return b""
         return content
+
+    def _credentials(self, document: Document, workload: Workload) -> bytes:
+        file = workload.spec.clients and workload.spec.clients.credentials
+        if not file:
+            return b""
+        path = FilePath(document.file).parent / file
+        try:
+            with path.open("rb") as stream:
+                return htpasswd.normal(stream.read(htpasswd.MOST + 1))
+        except (OSError, ValueError) as error:
+            reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+            problem = document.problem(
+                clients.CREDENTIALS, f"{path}: {reason}", found=shown(file), allowed=htpasswd.ALLOWED
+            )
+            self._problems.append(problem)
+            return b""
 
 
 def _read_file(file: str) -> tuple[list[Document], list[Problem]]:
@@ -289,8 +307,9 @@ def _warnings(machines: Iterable[Machine]) -> Iterator[str]:
     for machine in machines:
         name = machine.workload.metadata.name
         for port in machine.egress:
-            if port.listen and not port.listen.is_loopback:
+            if port.listen and not port.listen.is_loopback and machine.workload.spec.clients is None:
                 yield f"{name}: whoever reaches {port.listen} calls {port.service.host} as {machine.identity}"
+        yield from clients.warnings(name, machine.workload.spec, machine.identity)
         yield from inbound.warnings(name, machine.ingress, machine.mesh.spec.trust_domain)
     for service in {port.service.host: port.service for machine in machines for port in machine.egress}.values():
         if service.unsafe_any_workload_of:

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from sidestep.spec.addresses import Addresses
 from sidestep.spec.base import Model
+from sidestep.spec.clients import Clients, Health, Limits, Profile
 from sidestep.spec.ingress import Ingress
 from sidestep.spec.proxy import Proxy, mode_is_of_a_socket
 from sidestep.spec.scalars import (
@@ -219,6 +220,14 @@ class WorkloadSpec(Model):
     """Gives each service a loopback address of its own, so that its port numbers can be used unchanged."""
     proxy: Proxy | None = None
     """Serves every egress by name, too: an HTTP proxy on one local address."""
+    profile: Profile = "sidecar"
+    """Whom it serves: its own machine (sidecar), or machines that stay as they are (forwarder)."""
+    clients: Clients | None = None
+    """Who may use a forwarder; required for one."""
+    limits: Limits | None = None
+    """How much of a forwarder its clients may take."""
+    health: Health | None = None
+    """Endpoint by which load balancers see whether a forwarder takes connections."""
     egress: Annotated[list[Egress] | None, Field(min_length=1)] = None
     """The services that it calls."""
     ingress: Annotated[list[Ingress] | None, Field(min_length=1)] = None

@@ -54,7 +54,7 @@ def mode_is_of_a_socket(listen: object, mode: int | None) -> None:
 def problems(document: Document, workload: WorkloadSpec) -> Iterator[Problem]:
     """What is wrong with the workload's proxy, or with having none."""
     if workload.proxy:
-        yield from exposure(document, workload.proxy)
+        yield from exposure(document, workload.proxy) if workload.clients is None else ()
         return
     for index, egress in enumerate(workload.egress or ()):
         if egress.listen == NONE:
@@ -67,5 +67,5 @@ def exposure(document: Document, proxy: Proxy) -> Iterator[Problem]:
     """Whether others than this machine can reach the proxy: nothing says who of them may."""
     if not proxy.listen.is_loopback:
         message = "whoever reaches the proxy calls the mesh as this workload"
-        allowed = "an address of this machine only: 127.0.0.0/8, ::1, or unix:…"
+        allowed = "an address of this machine only (127.0.0.0/8, ::1, unix:…), or profile: forwarder with clients"
         yield document.problem(PATH, message, found=str(proxy.listen), allowed=allowed)

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 from sidestep.errors import Problem
 from sidestep.spec import inbound
 from sidestep.spec.addresses import allocate
+from sidestep.spec.clients import HEALTH
 from sidestep.spec.documents import Document, Path, shown
 from sidestep.spec.inbound import IngressPort
 from sidestep.spec.model import Egress, Mesh, Port, Service, Workload
@@ -67,6 +68,8 @@ class Machine:
     ingress: tuple[IngressPort, ...] = ()
     roots: bytes = field(default=b"", repr=False)
     """The mesh's root certificates (PEM), where the document names a file of them."""
+    credentials: bytes = field(default=b"", repr=False)
+    """The users of a forwarder's proxy with their hashed passwords (htpasswd), where it asks for them."""
 
     @property
     def identity(self) -> str:
@@ -277,6 +280,8 @@ def _claims(workload: Workload, resolution: Resolution) -> Iterator[Claim]:
         yield (*path, "listen"), served.listen, f"its own port {served.number}"
     if workload.spec.proxy:
         yield PROXY, workload.spec.proxy.listen, "its proxy"
+    if workload.spec.health:
+        yield HEALTH, workload.spec.health.listen, "its health endpoint"
 
 
 def _place(listen: LocalAddress, workload: int) -> tuple[Hashable, str]:

@@ -58,7 +58,9 @@ def routes(machine: Machine, metadata: PeerMetadata) -> list[Resource]:
     for host, of_host in groupby(ports, key=lambda port: port.service.host):
         hosts += _service([*of_host], known[host], several_gateways=several)
     hosts.append(_virtual_host(NAME, ["*"], _not_found(_nobody(machine, ports))))
-    return [{TYPE: ROUTES, **http.route_config(NAME, hosts, metadata)}]
+    # What is meant for the proxy ends at the proxy.
+    removed: Resource = {"request_headers_to_remove": ["proxy-authorization"]}
+    return [{TYPE: ROUTES, **http.route_config(NAME, hosts, metadata), **removed}]
 
 
 def _first(ports: Iterable[EgressPort]) -> Iterable[EgressPort]:

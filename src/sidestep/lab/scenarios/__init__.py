@@ -12,6 +12,7 @@ from sidestep.lab.scenarios import (
     by_name,
     calls,
     changes,
+    forwarder,
     gateways,
     impostors,
     ingress,
@@ -35,6 +36,7 @@ SCENARIOS: Final = (
     *transcoding.SCENARIOS,
     *impostors.SCENARIOS,
     *ingress.SCENARIOS,
+    *forwarder.SCENARIOS,
 )
 EGRESS: Final = tuple(
     dict.fromkeys((*calls.EGRESS, *app_tls.EGRESS, *traffic.EGRESS, *policy.EGRESS, *transcoding.EGRESS))

@@ -1,0 +1,289 @@
+"""A forwarder's listeners: those of a sidecar, behind a door that opens for the clients of the spec alone.
+
+Who may connect is settled by the match of the filter chain or in the handshake, before a byte of an answer: a network
+RBAC filter would act at the client's first byte, when the greeting of a server that speaks first is out (facts h, f).
+
+A listener for HTTP tells TLS from plain text by the client's first bytes. One for bytes cannot wait for those, and may
+carry TLS of the application's own; so there the address decides: from the networks of the spec bytes pass as they are,
+everybody else needs the certificate.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
+
+from sidestep.compile.envoy import secrets
+from sidestep.compile.envoy.access_log import REFUSED_LOG
+from sidestep.compile.envoy.authorization import subject_alt_names
+from sidestep.compile.envoy.resources import LISTENER, TYPE, extension, typed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sidestep.compile.envoy.resources import Json, Resource
+    from sidestep.spec import Machine
+    from sidestep.spec.clients import Clients, Limits
+
+CREDENTIALS: Final = "clients.htpasswd"
+HEALTH_PATH: Final = "/healthz/ready"
+"""Istio's own, as the usual port of it is: 15021."""
+_HTTP: Final = "envoy.filters.network.http_connection_manager"
+_USER: Final = "x-sidestep-user"
+_NAMESPACE: Final = "sidestep"
+
+
+def listeners(made: Sequence[Resource], machine: Machine) -> list[Resource]:
+    """The listeners of a workload as they are where it is no forwarder, else guarded, and one for its health."""
+    workload = machine.workload.spec
+    if workload.clients is None:
+        return [*made]
+    health = [_health(machine)] if workload.health else []
+    return [*(_guarded(each, machine, workload.clients) for each in made), *health]
+
+
+def bootstrap(made: Resource, machine: Machine) -> Resource:
+    """The bootstrap as it is, or with the limit of connections. It is the process's, so it bounds open files, too.
+
+    The admin interface and the health endpoint do not count towards it.
+    """
+    if machine.workload.spec.clients is None:
+        return made
+    most = _limits(machine).connections
+    monitor = extension(
+        "envoy.resource_monitors.global_downstream_max_connections",
+        "resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+        max_active_downstream_connections=most,
+    )
+    return {
+        **made,
+        "admin": {**_mapping(made["admin"]), "ignore_global_conn_limit": True},
+        "overload_manager": {"resource_monitors": [monitor]},
+    }
+
+
+def _limits(machine: Machine) -> Limits:
+    from sidestep.spec.clients import Limits
+
+    return machine.workload.spec.limits or Limits()
+
+
+def _guarded(listener: Resource, machine: Machine, clients: Clients) -> Resource:
+    """A socket in the file system is left as it is: its mode says who may connect."""
+    if "pipe" in _mapping(listener["address"]):
+        return listener
+    filters = _filters(listener)
+    http = filters[-1]["name"] == _HTTP
+    inspects = http and clients.mutual_tls is not None
+    plain = _in_plain_text(listener, machine, clients, http=http)
+    by_tls = _by_tls(filters, machine, clients, http=http)
+    return {
+        **listener,
+        **(_INSPECTING if inspects else {}),
+        "access_log": REFUSED_LOG,
+        "filter_chains": [*plain, *by_tls],
+    }
+
+
+def _filters(listener: Resource) -> list[Resource]:
+    [chain] = _sequence(listener["filter_chains"])
+    return [dict(_mapping(each)) for each in _sequence(_mapping(chain)["filters"])]
+
+
+def _in_plain_text(listener: Resource, machine: Machine, clients: Clients, *, http: bool) -> list[Resource]:
+    if not clients.in_plain_text:
+        return []
+    asked = http and machine.credentials and str(listener["name"]).startswith("proxy|")
+    passwords = _basic_auth() if asked else []
+    filters = [_for_clients(each, machine, passwords) for each in _filters(listener)]
+    match: Resource = {}
+    if http and clients.mutual_tls:
+        match["transport_protocol"] = "raw_buffer"
+    if clients.cidrs:
+        match["source_prefix_ranges"] = [_range(network) for network in clients.cidrs]
+    # Envoy reads the file of passwords when it makes the chain, and makes it anew when its name is another one.
+    name = f"plain|{sha256(machine.credentials).hexdigest()[:16]}" if asked else "plain"
+    return [{"name": name, **({"filter_chain_match": match} if match else {}), "filters": filters}]
+
+
+def _by_tls(filters: Sequence[Resource], machine: Machine, clients: Clients, *, http: bool) -> list[Resource]:
+    if clients.mutual_tls is None or (clients.unsafe_any_address and not http):
+        return []
+    match: Resource = {"filter_chain_match": {"transport_protocol": "tls"}} if http else {}
+    return [
+        {
+            "name": "mutual-tls",
+            **match,
+            "filters": [_for_clients(each, machine, []) for each in filters],
+            "transport_socket": _mutual_tls(machine, clients.mutual_tls.principals, http=http),
+            "transport_socket_connect_timeout": "5s",
+        }
+    ]
+
+
+def _range(network: str) -> Resource:
+    address, _, length = network.partition("/")
+    return {"address_prefix": address, "prefix_len": int(length)}
+
+
+def _mutual_tls(machine: Machine, principals: Sequence[str], *, http: bool) -> Resource:
+    names: Json = subject_alt_names(principals, machine.mesh.spec.trust_domain)
+    common: Resource = {
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+        **({"alpn_protocols": ["h2", "http/1.1"]} if http else {}),
+        "tls_certificate_sds_secret_configs": [secrets.IDENTITY_SOURCE],
+        "combined_validation_context": {
+            "default_validation_context": {"match_typed_subject_alt_names": names},
+            "validation_context_sds_secret_config": secrets.ROOTS_SOURCE,
+        },
+    }
+    context = typed(
+        "transport_sockets.tls.v3.DownstreamTlsContext",
+        require_client_certificate=True,
+        # A resumed session would show no certificate: one that has expired since would go on working.
+        disable_stateless_session_resumption=True,
+        disable_stateful_session_resumption=True,
+        common_tls_context=common,
+    )
+    return {"name": "envoy.transport_sockets.tls", "typed_config": context}
+
+
+def _for_clients(network_filter: Resource, machine: Machine, passwords: Sequence[Json]) -> Resource:
+    config = dict(_mapping(network_filter["typed_config"]))
+    if "access_log" in config:
+        config["access_log"] = [_naming_clients(_mapping(each)) for each in _sequence(config["access_log"])]
+    if network_filter["name"] == _HTTP:
+        filters = [*_rate(_limits(machine)), *passwords, *_sequence(config["http_filters"])]
+        config |= {**_FROM_OTHER_MACHINES, "http_filters": filters}
+    if passwords:
+        config["local_reply_config"] = _asking_for_passwords(config.get("local_reply_config"))
+    return {**network_filter, "typed_config": config}
+
+
+def _naming_clients(log: Mapping[str, Json]) -> Resource:
+    """The same log, saying which client: its address is there already."""
+    config = _mapping(log["typed_config"])
+    fields = {**_mapping(_mapping(config["log_format"])["json_format"]), **_CLIENT}
+    return {**log, "typed_config": {**config, "log_format": {"json_format": fields}}}
+
+
+def _rate(limits: Limits) -> list[Resource]:
+    """A bucket of requests for each client address; the least recent go where there are too many."""
+    if limits.requests_per_second is None:
+        return []
+    bucket: Resource = {
+        "max_tokens": limits.requests_per_second,
+        "tokens_per_fill": limits.requests_per_second,
+        "fill_interval": "1s",
+    }
+    always: Resource = {"default_value": {"numerator": 100}}
+    return [
+        extension(
+            "envoy.filters.http.local_ratelimit",
+            "filters.http.local_ratelimit.v3.LocalRateLimit",
+            stat_prefix="clients",
+            filter_enabled=always,
+            filter_enforced=always,
+            rate_limits=[{"actions": [{"masked_remote_address": _ONE_CLIENT}]}],
+            descriptors=[{"entries": [{"key": "masked_remote_address"}], "token_bucket": bucket}],
+            max_dynamic_descriptors=_CLIENTS_COUNTED,
+        )
+    ]
+
+
+def _basic_auth() -> list[Resource]:
+    remember: Resource = {"metadata_namespace": _NAMESPACE, "key": "user", "type": "STRING"}
+    return [
+        extension(
+            "envoy.filters.http.basic_auth",
+            "filters.http.basic_auth.v3.BasicAuth",
+            users={"filename": f"./{CREDENTIALS}"},
+            authentication_header="proxy-authorization",
+            forward_username_header=_USER,
+        ),
+        # For the access log, and for nobody else.
+        extension(
+            "envoy.filters.http.header_to_metadata",
+            "filters.http.header_to_metadata.v3.Config",
+            request_rules=[{"header": _USER, "on_header_present": remember, "remove": True}],
+        ),
+    ]
+
+
+def _asking_for_passwords(present: Json) -> Resource:
+    """``basic_auth`` answers as a server does; clients send what they have to a proxy when it answers as one."""
+    status: Resource = {"default_value": 401, "runtime_key": "clients.unauthorized"}
+    mapper: Resource = {
+        "filter": {"status_code_filter": {"comparison": {"op": "EQ", "value": status}}},
+        "status_code": 407,
+        "headers_to_add": [{"header": {"key": "proxy-authenticate", "value": 'Basic realm="sidestep"'}}],
+    }
+    return {"mappers": [mapper, *(_sequence(_mapping(present)["mappers"]) if present else [])]}
+
+
+def _health(machine: Machine) -> Resource:
+    health = machine.workload.spec.health
+    assert health
+    address, port = health.listen
+    check = extension(
+        "envoy.filters.http.health_check",
+        "filters.http.health_check.v3.HealthCheck",
+        pass_through_mode=False,
+        headers=[{"name": ":path", "string_match": {"exact": HEALTH_PATH}}],
+    )
+    manager = extension(
+        _HTTP,
+        "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="health",
+        route_config={"name": "health", "virtual_hosts": [_NOTHING_ELSE]},
+        http_filters=[check, extension("envoy.filters.http.router", "filters.http.router.v3.Router")],
+        request_headers_timeout="10s",
+        common_http_protocol_options={"idle_timeout": "60s"},
+    )
+    return {
+        TYPE: LISTENER,
+        "name": f"health|{health.listen}",
+        "stat_prefix": "health",
+        "traffic_direction": "INBOUND",
+        "address": {"socket_address": {"address": address, "port_value": port}},
+        "enable_reuse_port": False,
+        "ignore_global_conn_limit": True,
+        "filter_chains": [{"filters": [manager]}],
+    }
+
+
+def _mapping(value: Json) -> Mapping[str, Json]:
+    assert isinstance(value, dict)
+    return value
+
+
+def _sequence(value: Json) -> Sequence[Json]:
+    assert isinstance(value, list | tuple)
+    return value
+
+
+_CLIENTS_COUNTED: Final = 10_000
+_ONE_CLIENT: Final[Resource] = {"v4_prefix_mask_len": 32, "v6_prefix_mask_len": 64}
+_CLIENT: Final[Resource] = {
+    "downstream_peer_uri_san": "%DOWNSTREAM_PEER_URI_SAN%",
+    "user": f"%DYNAMIC_METADATA({_NAMESPACE}:user)%",
+}
+_INSPECTING: Final[Resource] = {
+    "listener_filters": [
+        extension("envoy.filters.listener.tls_inspector", "filters.listener.tls_inspector.v3.TlsInspector")
+    ],
+    # Until its first bytes are here, nothing tells whether a client may connect.
+    "listener_filters_timeout": "5s",
+}
+# As at an edge: what a client says of where a request comes from is added to, and its x-envoy-… headers do not count.
+_FROM_OTHER_MACHINES: Final[Resource] = {
+    "use_remote_address": True,
+    "internal_address_config": {"unix_sockets": False},
+    "preserve_external_request_id": True,
+    "request_headers_timeout": "10s",
+}
+_NOTHING_ELSE: Final[Resource] = {
+    "name": "health",
+    "domains": ["*"],
+    "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": 404}}],
+}
