@@ -88,7 +88,7 @@ def main() -> None:
         way = Way(directory, ports, stack, Authorities.make(machines.TRUST_DOMAIN, datetime.now(UTC)))
         for protocol, ends in way.start().items():
             for connections in CONNECTIONS:
-                subjects = {name: partial(_load, *end, connections) for name, end in ends.items()}
+                subjects = {name: partial(load, *end, connections) for name, end in ends.items()}
                 _report(report, protocol, connections, measure.alternate(options.runs, subjects))
     report.show(as_json=options.json)
 
@@ -107,7 +107,8 @@ def _report(report: measure.Report, protocol: Protocol, connections: int, found:
     report.target(text, ratio, CHANCE, at_least=True)
 
 
-def _load(port: int, envoy: measure.Running, connections: int) -> Load:
+def load(port: int, envoy: measure.Running, connections: int) -> Load:
+    """One run of wrk."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency", f"http://127.0.0.1:{port}/"]
     before = envoy.processor
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -147,13 +148,13 @@ class Way:
 
     def mesh(self) -> tuple[tuple[int, measure.Running], int]:
         """Starts application, sidecars and gateway; the application with its port, and the port of the gateway."""
-        application = self.ports.reserve()
-        direct = self._envoy("application", _application(application), application)
-        exports = [self._sidecar(service, application) for service in SERVICES.values()]
+        heard = self.ports.reserve()
+        direct = self._envoy("application", application(heard), heard)
+        exports = [self._sidecar(service, heard) for service in SERVICES.values()]
         port = self.ports.reserve()
         bootstrap = gateway.gateway_bootstrap("gateway", listen=port, exports=exports)
         self._envoy("gateway", bootstrap, port, http=False)
-        return (application, direct), port
+        return (heard, direct), port
 
     def _sidecar(self, service: Service, application: int) -> gateway.Export:
         [port] = service.ports
@@ -222,7 +223,8 @@ def _documents(gateway_port: int, listens: Mapping[Protocol, int]) -> str:
     )
 
 
-def _application(port: int) -> xds.Config:
+def application(port: int) -> xds.Config:
+    """An Envoy that answers everything with a KiB."""
     answer: xds.Config = {
         "match": {"prefix": "/"},
         "direct_response": {"status": 200, "body": {"inline_string": "x" * 1024}},

@@ -91,7 +91,11 @@ def _placed(port: Fields, index: int) -> Fields:
 def sound(draw: DrawFn) -> list[Fields]:
     """A mesh and a workload that are to be taken as they are."""
     offered = draw(st.lists(services(), min_size=1, max_size=3, unique_by=lambda each: each["host"]))
-    gateways = st.fixed_dictionaries({"address": ADDRESSES}, optional={"port": PORTS})
+    alike = draw(st.sets(st.sampled_from(["priority", "statusPort"])))
+    whole = {
+        name: field for name, field in {"priority": st.integers(0, 2), "statusPort": PORTS}.items() if name in alike
+    }
+    gateways = st.fixed_dictionaries({"address": ADDRESSES, **whole}, optional={"port": PORTS, "locality": LOCALITIES})
     listed = draw(st.lists(gateways, min_size=1, max_size=3, unique_by=lambda each: each["address"]))
     trust_domain = draw(st.sampled_from([{}, {"trustDomain": "prod.example.com"}]))
     calls = [call for index, each in enumerate(offered) for call in _calls(draw, each, index)]
@@ -111,10 +115,51 @@ def _calls(draw: DrawFn, called: Fields, index: int) -> list[Fields]:
         call = {"host": called["host"], "port": port["number"], "listen": address}
         if "protocol" not in port:
             call["protocol"] = draw(st.sampled_from(PROTOCOLS[:-1]))
+        protocol = port.get("protocol", call.get("protocol"))
+        call |= draw(_traffic(protocol, upgradable=port.get("protocol") == "HTTP"))
         calls.append(call)
     return calls
 
 
+def _optional(**fields: SearchStrategy[Any]) -> SearchStrategy[Fields]:
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+def _traffic(protocol: str, *, upgradable: bool) -> SearchStrategy[Fields]:
+    """What an egress may say of its traffic."""
+    http = protocol in {"HTTP", "HTTP2", "GRPC"}
+    retries = st.one_of(RETRIES, UNSAFE_RETRIES if protocol == "GRPC" else IDEMPOTENT_RETRIES)
+    tcp = _optional(maxConnections=COUNTS, connectTimeout=SPANS, maxConnectionDuration=SPANS, idleTimeout=SPANS)
+    requests = _optional(http2MaxRequests=COUNTS, maxRetries=COUNTS, maxRequestsPerConnection=COUNTS, idleTimeout=SPANS)
+    if upgradable:
+        upgrade = st.sampled_from([{}, {"h2UpgradePolicy": "UPGRADE"}])
+        requests = st.tuples(requests, upgrade).map(lambda parts: {**parts[0], **parts[1]})
+    outliers = _optional(
+        consecutive5xxErrors=st.integers(0, 9), baseEjectionTime=SPANS, maxEjectionPercent=st.integers(0, 100)
+    )
+    pool = _optional(tcp=tcp, **({"http": requests} if http else {}))
+    policy = _optional(connectionPool=pool, outlierDetection=outliers)
+    asked = {"subset": LABELS, "trafficPolicy": policy, "healthCheck": _optional(interval=SPANS, timeout=SPANS)}
+    return _optional(**asked, **({"timeout": SPANS, "retries": retries} if http else {}))
+
+
+LOCALITIES = st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=3).map("/".join)
+COUNTS = st.integers(1, 1000)
+SPANS = st.sampled_from(["1ms", "500ms", "1s", "1.5s", "2m", "1h30m"])
+RETRIES: SearchStrategy[Fields] = st.one_of(
+    st.just({"attempts": 0}),
+    st.fixed_dictionaries(
+        {"attempts": st.integers(1, 5)},
+        optional={
+            "perTryTimeout": SPANS,
+            "retryOn": st.sampled_from(["refused-stream", "connect-failure,reset-before-request"]),
+            "hedgeOnPerTryTimeout": st.booleans(),
+        },
+    ),
+)
+_FAILED = {"attempts": st.integers(1, 5), "retryOn": st.sampled_from(["5xx,reset", "503,unavailable"])}
+UNSAFE_RETRIES = st.fixed_dictionaries({**_FAILED, "unsafeAnyMethod": st.just(value=True)})
+IDEMPOTENT_RETRIES = st.one_of(UNSAFE_RETRIES, st.fixed_dictionaries(_FAILED))
 SCALARS: SearchStrategy[Any] = st.one_of(
     st.none(),
     st.booleans(),

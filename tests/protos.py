@@ -5,6 +5,7 @@ Envoy passes over unknown fields in what it reads from files; these types do not
 
 from __future__ import annotations
 
+from copy import deepcopy
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ for _module in _MODULES:
 
 def parse(resource: Any) -> None:
     """Reads a resource by its ``@type``; raises `ParseError` for what Envoy has no name for."""
-    ParseDict(resource, AnyMessage())
+    ParseDict(deepcopy(resource), AnyMessage())  # it takes the types out of what it reads, and resources share parts
 
 
 def parse_all(bootstrap: Any, resources: Iterable[Any]) -> None:

@@ -26,7 +26,7 @@ def added(machine: Machine, egress: str) -> Iterator[None]:
     """One more egress for the length of the block."""
     mesh, workload = (machine.directory / "machine" / "spec" / name for name in ("mesh.yaml", "billing.yaml"))
     before = workload.read_text(encoding="utf-8")
-    for text in (before + egress, before):
+    for text in (before.replace("  ingress:\n", f"{egress}  ingress:\n"), before):
         workload.write_text(text, encoding="utf-8")
         assert run("render", mesh, workload, "-o", machine.bundle).code == 0
         if text != before:

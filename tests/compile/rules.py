@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 HOST_NAME = re.compile(r"[A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?)*\.?")
 HTTP = "envoy.filters.network.http_connection_manager"
 TCP = "envoy.filters.network.tcp_proxy"
+_UPGRADE = {"name": "upgrade", "present_match": True}
 SAFE_FOR_ANY_METHOD = {"connect-failure", "refused-stream", "reset-before-request"}
 IDEMPOTENT = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"}
 ALPN = {
@@ -76,10 +77,13 @@ class Made:
         return [listener for listener in self.all_listeners if not listener["name"].startswith("ingress|")]
 
     def calls(self) -> Iterator[tuple[EgressPort, Any]]:
-        """Every port that the machine calls, with the cluster that stands for it."""
+        """Every port that the machine calls, with each cluster that stands for it."""
         clusters = {cluster["name"]: cluster for cluster in self.clusters}
         for port in self.machine.egress:
-            yield port, clusters[f"outbound|{port.number}||{port.service.host}"]
+            rest = f"{port.number}|{port.traffic.subset}|{port.service.host}"
+            yield port, clusters[f"outbound|{rest}"]
+            if is_upgraded(port):
+                yield port, clusters[f"outbound-upgrade|{rest}"]
 
     def managers(self) -> list[Any]:
         """The configuration of every HTTP connection manager."""
@@ -106,6 +110,16 @@ class Made:
         proxy = self.machine.workload.spec.proxy
         own = [port.address for port in self.machine.egress if port.address] + ([str(proxy.listen)] if proxy else [])
         return own + [str(port.listen) for port in self.machine.ingress]
+
+
+def is_upgraded(port: EgressPort) -> bool:
+    """Whether the user asked to carry HTTP/1.1 callers over HTTP/2."""
+    return port.protocol == "HTTP" and port.traffic.policy.http.h2_upgrade_policy == "UPGRADE"
+
+
+def spoken(port: EgressPort, cluster: Any) -> str:
+    """The protocol of a cluster: that of its port, but for what is carried over HTTP/2."""
+    return "HTTP2" if is_upgraded(port) and cluster["name"].startswith("outbound|") else port.protocol
 
 
 def tunnels(route: Any) -> bool:
@@ -174,7 +188,7 @@ def endpoints(cluster: Any) -> list[Any]:
 
 def alpn_is_that_of_the_protocol(made: Made) -> None:
     for port, cluster in made.calls():
-        assert tls(cluster)["common_tls_context"]["alpn_protocols"] == ALPN[port.protocol]
+        assert tls(cluster)["common_tls_context"]["alpn_protocols"] == ALPN[spoken(port, cluster)]
     assert b"istio-peer-exchange" not in b"".join(file.content for file in made.tree.files.values())
 
 
@@ -188,12 +202,12 @@ def upstream_protocol_is_fixed_by_the_spec(made: Made) -> None:
             "HTTP2": ["http2_protocol_options"],
             "GRPC": ["http2_protocol_options"],
         }
-        assert [key for each in explicit for key in each] == wanted.get(port.protocol, [])
+        assert [key for each in explicit for key in each] == wanted.get(spoken(port, cluster), [])
 
 
 def sni_is_exact(made: Made) -> None:
     for port, cluster in made.calls():
-        assert tls(cluster)["sni"] == f"outbound_.{port.number}_._.{port.service.host}"
+        assert tls(cluster)["sni"] == f"outbound_.{port.number}_.{port.traffic.subset}_.{port.service.host}"
         assert len(tls(cluster)["sni"].encode()) <= 255
         assert "auto_host_sni" not in tls(cluster)
 
@@ -219,31 +233,73 @@ def every_name_is_there_once(made: Made) -> None:
 
 
 def gateways_are_those_of_the_spec_in_order(made: Made) -> None:
-    wanted = [(gateway.address, gateway.port) for gateway in made.machine.mesh.spec.gateways]
+    here = made.machine.workload.spec.locality
     for cluster in made.clusters:
-        addresses = [endpoint["endpoint"]["address"]["socket_address"] for endpoint in endpoints(cluster)]
-        assert [(address["address"], address["port_value"]) for address in addresses] == wanted
+        localities = cluster["load_assignment"]["endpoints"]
+        assert [locality["priority"] for locality in localities] == [*range(len(localities))]
+        order = [
+            (-_shared(here, gateway.locality), index if gateway.priority is None else gateway.priority)
+            for index, gateway in enumerate(made.machine.mesh.spec.gateways)
+        ]
+        by_preference: dict[tuple[int, int], list[tuple[str, int]]] = {}
+        for preference, gateway in zip(order, made.machine.mesh.spec.gateways, strict=True):
+            by_preference.setdefault(preference, []).append((gateway.address, gateway.port))
+        wanted = [by_preference[preference] for preference in sorted(by_preference)]
+        assert [[address_of(each) for each in locality["lb_endpoints"]] for locality in localities] == wanted
+
+
+def _shared(here: str | None, there: str | None) -> int:
+    """How much of region, zone and sub-zone two places have in common."""
+    pairs = zip((here or "").split("/"), (there or "").split("/"), strict=False)
+    same = [bool(own) and own == its for own, its in pairs]
+    return same.index(False) if False in same else len(same)
+
+
+def address_of(endpoint: Any) -> tuple[str, int]:
+    """Where an endpoint is."""
+    address = endpoint["endpoint"]["address"]["socket_address"]
+    return address["address"], address["port_value"]
 
 
 def a_lost_gateway_is_noticed(made: Made) -> None:
     several = len(made.machine.mesh.spec.gateways) > 1
-    for cluster in made.clusters:
-        assert ("outlier_detection" in cluster) == ("health_checks" in cluster) == several
-        assert cluster["circuit_breakers"]["thresholds"][0]["max_retries"] == 1024
+    for port, cluster in made.calls():
+        policy = port.traffic.policy
+        assert ("outlier_detection" in cluster) == (several or policy.outlier_detection is not None)
+        assert ("health_checks" in cluster) == (several or port.traffic.health_check is not None)
+        retries = cluster["circuit_breakers"]["thresholds"][0]["max_retries"]
+        assert retries == (policy.http.max_retries or 1024)
         for check in cluster.get("health_checks", []):
             assert check["no_traffic_interval"] == check["interval"], "a minute by default: far too late"
+            in_plain = "transport_socket_match_criteria" in check
+            assert in_plain == bool(cluster.get("transport_socket_matches")) == (port.traffic.health_check is None)
     for route in (route for route in made.routes() if several and not tunnels(route)):
-        policy = route["route"]["retry_policy"]
-        assert policy["retry_host_predicate"]
-        assert policy["retry_priority"]
+        if retry_policy := route["route"].get("retry_policy"):
+            assert retry_policy["retry_host_predicate"]
+            assert retry_policy["retry_priority"]
 
 
 def http2_connections_are_spread(made: Made) -> None:
     for port, cluster in made.calls():
+        policy = port.traffic.policy
+        age = policy.connection_pool.tcp.max_connection_duration
         for options in cluster.get("typed_extension_protocol_options", {}).values():
-            assert options["common_http_protocol_options"]["max_connection_duration"] == "60s"
-            if port.protocol in {"HTTP2", "GRPC"}:
-                assert options["explicit_http_config"]["http2_protocol_options"]["max_concurrent_streams"] == 16
+            assert options["common_http_protocol_options"]["max_connection_duration"] == str(age or "60s")
+            if spoken(port, cluster) in {"HTTP2", "GRPC"}:
+                http2 = options["explicit_http_config"]["http2_protocol_options"]
+                assert http2["max_concurrent_streams"] == (policy.http.max_concurrent_streams or 4)
+                assert http2["connection_keepalive"], "nothing else notices a gateway that hangs"
+
+
+def what_needs_http1_has_it(made: Made) -> None:
+    """A WebSocket cannot be carried over HTTP/2 to a sidecar, nor what comes through a tunnel."""
+    names = {cluster["name"]: port for port, cluster in made.calls() if is_upgraded(port)}
+    for host in (host for config in made.route_configs() for host in config["virtual_hosts"]):
+        routes = [route for route in host["routes"] if route.get("route", {}).get("cluster") in names]
+        for route in routes:
+            upgrades = tunnels(route) or _UPGRADE in route["match"].get("headers", [])
+            assert upgrades == route["route"]["cluster"].startswith("outbound-upgrade|")
+        assert not routes or any(route["route"]["cluster"].startswith("outbound-upgrade|") for route in routes)
 
 
 def the_mesh_sees_who_calls(made: Made) -> None:
@@ -336,10 +392,29 @@ def what_is_not_idempotent_is_sent_once(made: Made) -> None:
         if tunnels(route):
             assert "retry_policy" not in route["route"]
             continue
-        retry_on = set(route["route"]["retry_policy"]["retry_on"].split(","))
-        assert retry_on <= SAFE_FOR_ANY_METHOD | {"reset"}
-        if not retry_on <= SAFE_FOR_ANY_METHOD:
+        action, unsafe = route["route"], _unsafe(made, route["route"]["cluster"])
+        policy = action.get("retry_policy", {"retry_on": ""})
+        retry_on = {word for word in policy["retry_on"].split(",") if word}
+        assert retry_on <= SAFE_FOR_ANY_METHOD | {"reset"} | _asked_for(made), "nobody asked for more"
+        if not retry_on <= SAFE_FOR_ANY_METHOD and not unsafe:
             assert _methods(route["match"]) <= IDEMPOTENT
+        if "hedge_policy" in action:
+            assert _methods(route["match"]) <= IDEMPOTENT - {"PUT", "DELETE"}, (
+                "two writes at once may come in any order"
+            )
+
+
+def _asked_for(made: Made) -> set[str]:
+    """Every condition that the user wrote."""
+    retries = [port.traffic.retries for port in made.machine.egress]
+    return {word for each in retries if each and each.retry_on for word in each.retry_on.conditions}
+
+
+def _unsafe(made: Made, cluster: str) -> bool:
+    """Whether the user said, by a name that begins with unsafe, that anything may be repeated."""
+    ports = {each["name"]: port for port, each in made.calls()}
+    same = [port for port in made.machine.egress if port.service == ports[cluster].service]
+    return any(port.traffic.retries is not None and port.traffic.retries.unsafe_any_method for port in same)
 
 
 def _methods(match: Any) -> set[str]:
@@ -374,7 +449,8 @@ def the_proxy_is_not_open(made: Made) -> None:
                     "connect_config" in each for each in route["route"].get("upgrade_configs", [])
                 )
                 reached.add(route["route"]["cluster"])
-        assert reached == set(clusters), "it serves every egress"
+        ports = {(name.split("|")[1], name.split("|")[3]) for name in clusters}
+        assert {(name.split("|")[1], name.split("|")[3]) for name in reached} == ports, "it serves every egress"
         assert {"direct_response"} == {key for route in host["routes"] for key in route} - {"match"}
 
 
@@ -425,7 +501,7 @@ def _paths(value: Any) -> Iterator[str]:
         for key, inner in value.items():
             if key in {"path", "filename"} and isinstance(inner, str) and not inner.startswith("%"):
                 yield inner
-            yield from _paths(inner)
+            yield from _paths(inner) if key != "http_health_check" else ()
     elif isinstance(value, list):
         for inner in value:
             yield from _paths(inner)
@@ -458,6 +534,7 @@ RULES: list[Callable[[Made], None]] = [
     gateways_are_those_of_the_spec_in_order,
     a_lost_gateway_is_noticed,
     http2_connections_are_spread,
+    what_needs_http1_has_it,
     the_mesh_sees_who_calls,
     the_mesh_tells_nothing_of_itself,
     nothing_listens_where_the_spec_does_not_say,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "several-gateways-by-address-stand-in-for-each-other-in-order"
 PROXY = "an-http-proxy-serves-every-egress-by-name"
+UPGRADED = "|9080||reviews.bookinfo.svc.cluster.local"
 each_rule = pytest.mark.parametrize("rule", RULES, ids=[rule.__name__ for rule in RULES])
 
 
@@ -82,6 +83,11 @@ def virtual_hosts(files: Any) -> Any:
     return first(files["rds.json"])["virtual_hosts"]
 
 
+def by_name(files: Any) -> Any:
+    """The routes of the first service of a workload's proxy."""
+    return files["rds.json"]["resources"][0]["virtual_hosts"][0]["routes"]
+
+
 def pins(files: Any) -> Any:
     return common(files)["combined_validation_context"]["default_validation_context"]
 
@@ -114,6 +120,8 @@ BREAKS: list[tuple[Callable[[Made], None], Callable[[Any], object]]] = [
         rules.http2_connections_are_spread,
         lambda f: [each.pop("common_http_protocol_options") for each in http_options(f)],
     ),
+    (rules.what_needs_http1_has_it, lambda f: by_name(f)[0]["route"].update(cluster=f"outbound{UPGRADED}")),
+    (rules.what_needs_http1_has_it, lambda f: by_name(f)[-1]["route"].update(cluster=f"outbound-upgrade{UPGRADED}")),
     (
         rules.the_mesh_sees_who_calls,
         lambda f: manager(f)["route_config"]["request_headers_to_add"][0].update(append_action="ADD_IF_ABSENT"),
@@ -181,6 +189,7 @@ BREAKS: list[tuple[Callable[[Made], None], Callable[[Any], object]]] = [
 EXAMPLES: dict[Callable[[Made], None], str] = {
     rules.the_proxy_is_not_open: PROXY,
     rules.rest_is_as_strict_as_grpc: "rest-calls-become-grpc",
+    rules.what_needs_http1_has_it: "http1-callers-are-carried-over-http2",
 }
 
 

@@ -118,17 +118,19 @@ class Machines:
         *,
         service_accounts: Mapping[str, str] | None = None,
         edit: Callable[[Path], None] | None = None,
+        traffic: Mapping[str, Any] | None = None,
     ) -> Iterator[Machine]:
         """Render, put the certificates in, start, and wait until it listens.
 
-        ``service_accounts`` pins others than the true ones; ``edit`` changes the bundle before it runs.
+        ``service_accounts`` pins others than the true ones; ``edit`` changes the bundle before it runs; ``traffic`` is
+        what every egress says besides.
         """
         self._count += 1
         address = f"127.0.0.{10 + self._count}"
         listeners = {(service.short, port): (address, 10001 + n) for n, (service, port, _) in enumerate(egress)}
         documents = [
             mesh_document(self._mesh.services.values(), service_accounts or {}),
-            workload_document(name, egress, listeners),
+            workload_document(name, egress, listeners, traffic or {}),
         ]
         bundle = render(documents, self._mesh.run / f"machine-{self._count}")
         write_set(bundle / "certs", identity.files())
@@ -180,13 +182,16 @@ def _port(number: int, protocol: str) -> dict[str, Any]:
 
 
 def workload_document(
-    name: str, egress: Sequence[Egress], listeners: Mapping[tuple[str, int], clients.Address]
+    name: str,
+    egress: Sequence[Egress],
+    listeners: Mapping[tuple[str, int], clients.Address],
+    traffic: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What Sidestep is told about the machine."""
     entries = []
     for service, port, protocol in egress:
         host, listen = listeners[service.short, port]
-        entry = {"host": service.short, "port": port, "listen": f"{host}:{listen}"}
+        entry = {"host": service.short, "port": port, "listen": f"{host}:{listen}", **traffic}
         entries.append(entry | ({"protocol": protocol} if protocol else {}))
     return {
         "apiVersion": "sidestep/v1alpha1",

@@ -23,6 +23,7 @@ from sidestep.lab.services import GRPC_SERVICE
 from sidestep.proxy.admin import short
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
@@ -84,6 +85,12 @@ async def unix(path: Path, *, deadline: float = DEADLINE) -> Answer:
     with short(path) as name:
         client = httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(uds=name), timeout=DEADLINE)
         return await _attempt(lambda: _http(httpx2.Request("GET", "http://localhost/"), client), deadline)
+
+
+async def at(address: str, port: int, name: str, *, deadline: float = DEADLINE) -> Answer:
+    """One GET to a name that stands for an address."""
+    request = httpx2.Request("GET", f"http://{address}:{port}/", headers={"host": f"{name}:{port}"})
+    return await _attempt(lambda: _http(request, _http_client()), deadline)
 
 
 async def http2(
@@ -192,11 +199,18 @@ async def _grpc(
     return await _attempt(attempt, deadline)
 
 
-async def tcp_echo(port: int, message: bytes = b"ping", *, by_name: str = "", deadline: float = DEADLINE) -> Answer:
-    """Send bytes and read as many back. A proxy is called by CONNECT."""
+async def tcp_echo(
+    port: int,
+    message: bytes = b"ping",
+    *,
+    by_name: str = "",
+    tls: tuple[ssl.SSLContext, str] | None = None,
+    deadline: float = DEADLINE,
+) -> Answer:
+    """Send bytes and read as many back. A proxy is called by CONNECT; ``tls`` checks the server's name, end to end."""
 
     async def attempt() -> Answer:
-        async with _tcp(port) as (reader, writer):
+        async with _tcp(port, tls) as (reader, writer):
             if by_name and (refusal := await _connect(reader, writer, by_name)):
                 return refusal
             writer.write(message)
@@ -249,8 +263,11 @@ async def _line(reader: asyncio.StreamReader) -> str:
 
 
 @asynccontextmanager
-async def _tcp(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def _tcp(
+    port: int, tls: tuple[ssl.SSLContext, str] | None = None
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    context, name = tls or (None, None)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
     try:
         yield reader, writer
     finally:
@@ -290,6 +307,12 @@ class Load:
     failed: int = 0
     errors: list[str] = field(default_factory=list)
     """The first few, as text."""
+    longest: float = 0.0
+    """Seconds that the slowest took."""
+    cut: int = 0
+    """Answers that had begun and did not end: nobody can ask again for those. Not among the failed ones."""
+    concurrency: int = 0
+    """How many callers there are."""
 
     async def more(self, requests: int, *, deadline: float = 30.0) -> None:
         """Wait until so many more requests have been answered, or raise `TimeoutError`."""
@@ -298,9 +321,10 @@ class Load:
             while self.total < target:
                 await asyncio.sleep(0.005)
 
-    def count(self, error: str) -> None:
+    def count(self, error: str, seconds: float = 0.0) -> None:
         """Count one request; ``error`` is empty where it succeeded."""
         self.total += 1
+        self.longest = max(self.longest, seconds)
         if error:
             self.failed += 1
             self.errors += [error] if len(self.errors) < _KEPT_ERRORS else []
@@ -312,7 +336,7 @@ async def load(port: int, *, path: str = "/", concurrency: int = 8) -> AsyncIter
 
     At the end of the block every request in flight is waited for, so the counts are complete after it.
     """
-    counts, stopping = Load(), asyncio.Event()
+    counts, stopping = Load(concurrency=concurrency), asyncio.Event()
     url = f"http://127.0.0.1:{port}{path}"
     async with _http_client(connections=concurrency) as client:
         callers = [asyncio.create_task(_requests(client, url, counts, stopping)) for _ in range(concurrency)]
@@ -325,13 +349,17 @@ async def load(port: int, *, path: str = "/", concurrency: int = 8) -> AsyncIter
 
 async def _requests(client: httpx2.AsyncClient, url: str, counts: Load, stopping: asyncio.Event) -> None:
     while not stopping.is_set():
+        started = time.perf_counter()
         try:
             response = await client.get(url)
-        except httpx2.HTTPError as error:
-            counts.count(_words(error))
-            await asyncio.sleep(0.01)
-        else:
-            counts.count("" if response.status_code == 200 else f"{response.status_code} {response.text[:200]}")
+            error = "" if response.status_code == 200 else f"{response.status_code} {response.text[:200]}"
+        except httpx2.HTTPError as failure:
+            error = _words(failure)
+            if "message body" in error:
+                counts.cut += 1
+                continue
+        counts.count(error, time.perf_counter() - started)
+        await asyncio.sleep(0.01 if error else 0)
 
 
 async def _attempt(call: Callable[[], Awaitable[Answer]], deadline: float) -> Answer:

@@ -80,6 +80,14 @@ class LabEnvoy:
             await self._process.wait()
             self._runtime.watchdog.ended(self._process.pid)
 
+    def pause(self) -> None:
+        """Let it hang: the kernel goes on taking connections and bytes for it, and nothing answers."""
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """End a `pause`."""
+        os.kill(self._process.pid, signal.SIGCONT)
+
     async def stop(self) -> None:
         """Terminate it. Nothing happens where it is not running."""
         if self._process.running:

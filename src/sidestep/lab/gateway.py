@@ -28,20 +28,40 @@ class Export:
     host: str
     port: ServicePort
     endpoints: tuple[int, ...]
+    subset: str = ""
+    """A DestinationRule's; it has a chain and a cluster of its own."""
 
     @property
     def sni(self) -> str:
         """What callers send as SNI; istiod names the cluster the same."""
-        return f"outbound_.{self.port.number}_._.{self.host}"
+        return f"outbound_.{self.port.number}_.{self.subset}_.{self.host}"
 
 
-def gateway_bootstrap(name: str, *, listen: int, exports: Sequence[Export]) -> Config:
-    """The whole configuration of one gateway Envoy."""
+def gateway_bootstrap(name: str, *, listen: int, exports: Sequence[Export], status: int | None = None) -> Config:
+    """The whole configuration of one gateway Envoy. On the port ``status`` it says that it is ready."""
     return xds.bootstrap(
         name,
-        listeners=[gateway_listener(listen, exports)],
+        listeners=[gateway_listener(listen, exports), *([status_listener(status)] if status else [])],
         clusters=[gateway_cluster(export) for export in exports],
     )
+
+
+def status_listener(port: int) -> Config:
+    """What stands for port 15021, where Istio's agent answers for its Envoy."""
+    ready: Config = {"match": {"path": "/healthz/ready"}, "direct_response": {"status": 200}}
+    manager = xds.extension(
+        "envoy.filters.network.http_connection_manager",
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="status",
+        route_config={"virtual_hosts": [{"name": "status", "domains": ["*"], "routes": [ready]}]},
+        http_filters=[xds.extension("envoy.filters.http.router", "envoy.extensions.filters.http.router.v3.Router")],
+    )
+    return {
+        "name": f"status_{port}",
+        "address": xds.address(port),
+        "enable_reuse_port": False,
+        "filter_chains": [{"filters": [manager]}],
+    }
 
 
 def gateway_listener(listen: int, exports: Sequence[Export]) -> Config:

@@ -51,7 +51,7 @@ def message(name: str, **fields: object) -> Any:  # noqa: ANN401 (its class exis
 
 
 @asynccontextmanager
-async def serve_ledger(_name: str) -> AsyncIterator[int]:
+async def serve_ledger(_name: str, _pod: int = 0) -> AsyncIterator[int]:
     """Starts the service and gives its port."""
     server = new_server()
     port = server.add_insecure_port("127.0.0.1:0")

@@ -37,8 +37,10 @@ class Calls:
 
     service: Service
     port: int
-    listen: int | str
-    """A port on 127.0.0.1, or a socket in the bundle's directory."""
+    listen: int | str | None
+    """A port on 127.0.0.1, or a socket in the bundle's directory; None for the service's own port and address."""
+    traffic: str = ""
+    """What it says of its traffic, as it stands in the document."""
 
     def __str__(self) -> str:
         port = next(port for port in self.service.ports if port.number == self.port)
@@ -46,7 +48,9 @@ class Calls:
         said += _TRANSCODE if port.application is Application.LEDGER else ""
         host = f"{self.service.name}.{self.service.namespace}"
         address = f"127.0.0.1:{self.listen}" if isinstance(self.listen, int) else f"unix:./{self.listen}"
-        return f"  - {{host: {host}, port: {self.port}{said}, listen: {address}}}"
+        listen = f", listen: {address}" if self.listen is not None else ""
+        traffic = f", {self.traffic}" if self.traffic else ""
+        return f"  - {{host: {host}, port: {self.port}{said}{listen}{traffic}}}"
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class Machine:
     proxy: int
     """The local port of its HTTP proxy."""
     ingress: tuple[Serves, ...] = ()
+    addresses: str = ""
+    """The network in which services have addresses of their own."""
     process: Process = field(init=False)
 
     @property
@@ -97,9 +103,10 @@ class Machine:
         """What its Envoy tells of every call."""
         return AccessLog(self.directory / "logs" / "stdout.log")
 
-    def listen(self, service: Service, port: int) -> int:
-        """The local port that stands for a service's."""
-        return next(each.listen for each in self._calls(service, port) if isinstance(each.listen, int))
+    def listen(self, service: Service, port: int, traffic: str = "") -> int:
+        """The local port that stands for a service's, and for what is said of its traffic."""
+        calls = [each for each in self._calls(service, port) if each.traffic == traffic]
+        return next(each.listen for each in calls if isinstance(each.listen, int))
 
     def socket(self, service: Service, port: int) -> Path:
         """The unix-domain socket that stands for a service's port."""
@@ -133,12 +140,13 @@ class Machine:
     def _workload_document(self) -> str:
         lines = "\n".join(str(calls) for calls in self.egress)
         lines += "\n  ingress:\n" + "\n".join(map(str, self.ingress)) if self.ingress else ""
+        addresses = f"\n  addresses: {{range: {self.addresses}}}" if self.addresses else ""
         return f"""\
 apiVersion: sidestep/v1alpha1
 kind: Workload
 metadata: {{name: {self.spiffe_id.service_account}, namespace: {self.spiffe_id.namespace}}}
 spec:
-  proxy: {{listen: 127.0.0.1:{self.proxy}}}
+  proxy: {{listen: 127.0.0.1:{self.proxy}}}{addresses}
   egress:
 {lines}
 """
@@ -146,7 +154,9 @@ spec:
 
 def mesh_document(mesh: Mesh) -> str:
     """The Mesh document for a running mesh."""
-    gateways = "\n".join(f"  - {{address: {gateway.address}, port: {gateway.port}}}" for gateway in mesh.gateways)
+    gateways = "\n".join(
+        f"  - {{address: {each.address}, port: {each.port}, statusPort: {each.status}}}" for each in mesh.gateways
+    )
     services = "".join(_service(service) for service in mesh.description.services)
     return f"""\
 apiVersion: sidestep/v1alpha1
@@ -177,18 +187,23 @@ async def start_machine(
     *,
     egress: Sequence[tuple[Service, int]],
     sockets: Sequence[tuple[Service, int]] = (),
+    tuned: Sequence[tuple[Service, int, str]] = (),
     identity: Identity,
     edit: Edit | None = None,
     ingress: Sequence[Serves] = (),
+    addresses: str = "",
 ) -> AsyncIterator[Machine]:
     """Onboards a machine that calls ``egress`` and is called on ``ingress``; its Envoy runs until the end of the block.
 
-    It listens on a port for each of ``egress``, on a socket for each of ``sockets``, and on one port for all by name.
+    It listens on a port for each of ``egress`` and of ``tuned``, on a socket for each of ``sockets``, and on one port
+    for all by name. With ``addresses``, a network, the port of an egress is the service's own, on an address that is
+    the service's alone.
     """
-    listens = [Calls(service, port, runtime.ports.reserve()) for service, port in egress]
+    listens = [Calls(service, port, None if addresses else runtime.ports.reserve()) for service, port in egress]
     listens += [Calls(service, port, f"{service.name}-{port}.sock") for service, port in sockets]
+    listens += [Calls(service, port, runtime.ports.reserve(), traffic) for service, port, traffic in tuned]
     proxy = runtime.ports.reserve()
-    machine = Machine(spiffe_id, directory, mesh, runtime.envoy, listens, proxy, tuple(ingress))
+    machine = Machine(spiffe_id, directory, mesh, runtime.envoy, listens, proxy, tuple(ingress), addresses)
     machine.render()
     machine.hold(identity)
     if edit:

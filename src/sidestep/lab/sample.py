@@ -21,6 +21,9 @@ _HTTP = ServicePort(9080, Protocol.HTTP, Application.HTTP)
 _HTTP2 = ServicePort(9090, Protocol.HTTP2, Application.HTTP)
 _UNDECLARED = ServicePort(9081, Protocol.UNDECLARED, Application.HTTP)
 _GRPC = ServicePort(50051, Protocol.GRPC, Application.GRPC)
+_CARRIED = ServicePort(9083, Protocol.HTTP, Application.HTTP)
+"""Called over HTTP/2, although it speaks HTTP/1.1."""
+_TLS = ServicePort(8443, Protocol.TLS, Application.TLS)
 _ACCOUNTS = ServicePort(50052, Protocol.GRPC, Application.LEDGER)
 _TCP = ServicePort(9000, Protocol.TCP, Application.TCP_ECHO)
 _GREETING = ServicePort(2525, Protocol.TCP, Application.TCP_GREETING)
@@ -30,8 +33,15 @@ def _admits(principal: str, namespace: str) -> AuthorizationPolicy:
     return AuthorizationPolicy("callers", namespace, (principal,))
 
 
-REVIEWS: Final = Service("reviews", "bookinfo", (_HTTP, _HTTP2, _UNDECLARED), policy=_admits(BILLING, "bookinfo"))
-LEDGER: Final = Service("ledger", "pay", (_GRPC, _ACCOUNTS, _TCP, _GREETING), policy=_admits(BILLING, "pay"))
+REVIEWS: Final = Service(
+    "reviews",
+    "bookinfo",
+    (_HTTP, _HTTP2, _UNDECLARED, _CARRIED, _GRPC),
+    policy=_admits(BILLING, "bookinfo"),
+    pods=2,
+    subsets={"v1": (0,), "v2": (1,)},
+)
+LEDGER: Final = Service("ledger", "pay", (_GRPC, _ACCOUNTS, _TCP, _GREETING, _TLS), policy=_admits(BILLING, "pay"))
 RATINGS: Final = Service("ratings", "bookinfo", (_HTTP, _GRPC, _TCP, _GREETING), mtls=MTLSMode.PERMISSIVE)
 PAYROLL: Final = Service(
     "payroll", "hr", (_HTTP, _GRPC, _ACCOUNTS, _TCP, _GREETING), policy=_admits("cluster.local/ns/hr/sa/portal", "hr")

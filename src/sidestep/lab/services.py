@@ -11,6 +11,7 @@ import json
 import re
 import socket
 import sys
+from collections import Counter
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
@@ -20,11 +21,13 @@ import grpc.aio
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
+from sidestep.lab.application_tls import server_context
 from sidestep.lab.client_certificate import principal
 from sidestep.lab.ledger import serve_ledger
 from sidestep.lab.topology import Application
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from contextlib import AbstractAsyncContextManager
 
@@ -42,32 +45,34 @@ GRPC_SERVICE = "sidestep.lab.Echo"
 _STOP_SECONDS = 1.0
 
 
-def serve_application(application: Application, name: str) -> AbstractAsyncContextManager[int]:
-    """Start the sample service that answers behind a port, and give its own port."""
-    starters: dict[Application, Callable[[str], AbstractAsyncContextManager[int]]] = {
+def serve_application(application: Application, name: str, pod: int = 0) -> AbstractAsyncContextManager[int]:
+    """Start the sample service that answers behind a port of one pod, and give its own port."""
+    starters: dict[Application, Callable[[str, int], AbstractAsyncContextManager[int]]] = {
         Application.HTTP: serve_http,
         Application.GRPC: serve_grpc,
         Application.LEDGER: serve_ledger,
         Application.TCP_ECHO: serve_tcp_echo,
         Application.TCP_GREETING: serve_tcp_greeting,
+        Application.TLS: serve_tls_echo,
     }
-    return starters[application](name)
+    return starters[application](name, pod)
 
 
 # HTTP/1.1, HTTP/2 with prior knowledge, and WebSocket
 
 
 @asynccontextmanager
-async def serve_http(name: str, port: int = 0) -> AsyncIterator[int]:
-    """An HTTP service, on ``port`` or any free one.
+async def serve_http(name: str, pod: int = 0, *, port: int = 0) -> AsyncIterator[int]:
+    """An HTTP service of one pod, on ``port`` or any free one.
 
-    It has ``/``, ``/echo``, ``/slow?ms=``, ``/status/<code>``, ``/stream``; WebSockets echo.
+    It has ``/``, ``/echo``, ``/slow…?ms=``, ``/status/<code>``, ``/stream``; WebSockets echo.
+    ``/second-time/<anything>`` fails with 503 the first time that it is asked for.
     """
     stopping = asyncio.Event()
     with _listening_socket(port) as listener:
         port = int(listener.getsockname()[1])
         config = _hypercorn_config(listener.detach())  # the server closes it
-        task = asyncio.create_task(serve(HttpEcho(name), config, shutdown_trigger=stopping.wait))
+        task = asyncio.create_task(serve(HttpEcho(name, pod), config, shutdown_trigger=stopping.wait))
         try:
             yield port
         finally:
@@ -107,8 +112,10 @@ def _listening_socket(port: int) -> Iterator[socket.socket]:
 class HttpEcho:
     """The HTTP sample service, as an ASGI application."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, pod: int = 0) -> None:
         self.name = name
+        self.pod = f"{name}-{pod}"
+        self._heard: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """One request, one WebSocket, or the server's life."""
@@ -121,7 +128,8 @@ class HttpEcho:
 
     async def _answer(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         path, body = scope["path"], await _body(receive)
-        if path == "/slow":
+        self._heard[path] += 1
+        if path.startswith("/slow"):
             await asyncio.sleep(_milliseconds(scope) / 1000)
         if path == "/stream":
             await _respond(send, 200, b"text/plain", [b"chunk %d\n" % number for number in range(10)])
@@ -129,15 +137,18 @@ class HttpEcho:
             await _respond(send, 200, b"application/octet-stream", [body])
         else:
             status = int(path.removeprefix("/status/")) if re.fullmatch(r"/status/[2-5]\d\d", path) else 200
+            if path.startswith("/second-time/") and self._heard[path] == 1:
+                status = 503
             await _respond(send, status, b"application/json", [json.dumps(self._seen(scope)).encode()])
 
     def _seen(self, scope: HTTPScope) -> dict[str, object]:
         headers = _headers(scope)
         return {
             "service": self.name,
-            "pod": f"{self.name}-0",
+            "pod": self.pod,
             "httpVersion": scope["http_version"],
             "method": scope["method"],
+            "heard": self._heard[scope["path"]],
             "path": scope["path"],
             "host": headers.get("host", ""),
             "principal": principal(headers.get("x-forwarded-client-cert", "")),
@@ -200,10 +211,10 @@ async def _lifespan(receive: ASGIReceiveCallable, send: ASGISendCallable) -> Non
 
 
 @asynccontextmanager
-async def serve_grpc(name: str) -> AsyncIterator[int]:
+async def serve_grpc(name: str, pod: int = 0) -> AsyncIterator[int]:
     """A gRPC service, `GRPC_SERVICE`, with one method a kind of call. Messages are JSON: no generated code."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    server.add_generic_rpc_handlers((_grpc_handlers(name),))
+    server.add_generic_rpc_handlers((_grpc_handlers(name, pod),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
@@ -212,8 +223,8 @@ async def serve_grpc(name: str) -> AsyncIterator[int]:
         await server.stop(grace=_STOP_SECONDS)
 
 
-def _grpc_handlers(name: str) -> grpc.GenericRpcHandler:
-    echo = GrpcEcho(name)
+def _grpc_handlers(name: str, pod: int) -> grpc.GenericRpcHandler:
+    echo = GrpcEcho(name, pod)
     methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
         "Unary": grpc.unary_unary_rpc_method_handler(echo.unary),
         "ServerStream": grpc.unary_stream_rpc_method_handler(echo.server_stream),
@@ -226,8 +237,9 @@ def _grpc_handlers(name: str) -> grpc.GenericRpcHandler:
 class GrpcEcho:
     """The gRPC sample service: it returns what it was sent, with the principal that it saw."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, pod: int = 0) -> None:
         self.name = name
+        self.pod = f"{name}-{pod}"
 
     async def unary(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         """One message for one."""
@@ -257,14 +269,15 @@ class GrpcEcho:
         metadata = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
         caller = principal(metadata.get("x-forwarded-client-cert", ""))
         messages = [request.decode(errors="replace") for request in requests]
-        return json.dumps({"service": self.name, "principal": caller, "messages": messages}).encode()
+        answer = {"service": self.name, "pod": self.pod, "principal": caller, "messages": messages}
+        return json.dumps(answer).encode()
 
 
 # TCP
 
 
 @asynccontextmanager
-async def serve_tcp_echo(_name: str) -> AsyncIterator[int]:
+async def serve_tcp_echo(_name: str, _pod: int = 0) -> AsyncIterator[int]:
     """A TCP service that returns the bytes it gets."""
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -277,7 +290,7 @@ async def serve_tcp_echo(_name: str) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def serve_tcp_greeting(name: str) -> AsyncIterator[int]:
+async def serve_tcp_greeting(name: str, _pod: int = 0) -> AsyncIterator[int]:
     """A TCP service that speaks first (``220 <name> ready``), as SMTP and MySQL do, and then answers lines."""
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -291,8 +304,22 @@ async def serve_tcp_greeting(name: str) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
+async def serve_tls_echo(name: str, _pod: int = 0) -> AsyncIterator[int]:
+    """The same over TLS of the application's own: its certificate is for ``NAME.example`` and none of the mesh's."""
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+
+    async with _serve_tcp(echo, server_context(f"{name}.example")) as port:
+        yield port
+
+
+@asynccontextmanager
 async def _serve_tcp(
     answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
     connections: set[asyncio.Task[None]] = set()
 
@@ -310,7 +337,7 @@ async def _serve_tcp(
         connections.add(task)
         task.add_done_callback(connections.discard)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
     try:
         yield int(server.sockets[0].getsockname()[1])
     finally:

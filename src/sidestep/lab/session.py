@@ -20,10 +20,10 @@ from sidestep.lab.access_log import AccessLog, Entry
 from sidestep.lab.envoys import Runtime
 from sidestep.lab.identities import Authorities
 from sidestep.lab.machine import Calls, Edit, Machine, start_machine
-from sidestep.lab.mesh import Mesh, start_mesh
+from sidestep.lab.mesh import Gateway, Mesh, start_mesh
 from sidestep.lab.pod import Outbound, Pod
 from sidestep.lab.ports import Ports
-from sidestep.lab.scenarios import EGRESS, SOCKETS, Call, Outcome, Scenario, Verdict
+from sidestep.lab.scenarios import EGRESS, SOCKETS, TUNED, Call, Outcome, Scenario, Verdict
 from sidestep.lab.serving import serve_applications
 from sidestep.lab.topology import Service
 from sidestep.lab.watchdog import Watchdog
@@ -34,6 +34,8 @@ from sidestep.proxy.binary import Envoy
 _BILLING: Final = SpiffeId.parse(f"spiffe://{sample.BILLING}")
 _PATIENCE: Final = 5.0
 """Seconds that a change may take to show."""
+_RECOVERY: Final = 15.0
+"""Seconds that it may take until a gateway that is back is used again."""
 _LONGEST: Final = 60.0
 """Seconds that one scenario may take."""
 
@@ -68,8 +70,8 @@ class Marks:
 
     async def gateway(self, call: Call) -> str:
         """The address of the gateway that took the call, as the machine's Envoy has it."""
-        cluster = f"outbound|{call.port}||{call.service.host}"
-        entry = await self.of("machine", lambda entry: entry.cluster == cluster)
+        wanted = [str(call.port), call.service.host]
+        entry = await self.of("machine", lambda entry: entry.cluster.split("|")[1::2] == wanted)
         return str(entry.fields["upstream_host"]) if entry else "no gateway"
 
 
@@ -87,7 +89,8 @@ class Lab:
     def logs(self, machine: Machine, service: Service) -> dict[str, list[AccessLog]]:
         """The access logs along the way from a machine to a service."""
         gateways = [gateway.envoy.log for gateway in self.mesh.gateways]
-        return {"machine": [machine.log], "gateway": gateways, "sidecar": [self.mesh.pods[service.host].sidecar.log]}
+        sidecars = [pod.sidecar.log for pod in self.mesh.replicas[service.host]]
+        return {"machine": [machine.log], "gateway": gateways, "sidecar": sidecars}
 
     def marks(self, service: Service, machine: Machine | None = None) -> Marks:
         """To be taken before a call."""
@@ -105,6 +108,22 @@ class Lab:
         held, egress = identity(self.mesh.authorities), [(call.service, call.port)]
         async with start_machine(
             self.mesh, _BILLING, directory, self.runtime, egress=egress, identity=held, edit=edit
+        ) as machine:
+            yield machine
+
+    @asynccontextmanager
+    async def addressed_machine(self, calls: Iterable[Call]) -> AsyncIterator[Machine]:
+        """A second machine, on which every service has an address of its own and its own port numbers."""
+        self._others += 1
+        directory = self.directory / f"other-machine-{self._others}"
+        async with start_machine(
+            self.mesh,
+            _BILLING,
+            directory,
+            self.runtime,
+            egress=[(call.service, call.port) for call in calls],
+            identity=self.mesh.authorities.machine(_BILLING),
+            addresses=self.runtime.ports.network(),
         ) as machine:
             yield machine
 
@@ -165,6 +184,30 @@ class Lab:
         clusters = await self.machine.process.admin("/clusters")
         return f"outbound|{port}||{service.host}::".encode() in clusters.body
 
+    async def connections(self, call: Call) -> int:
+        """How many connections there are for what a call goes to."""
+        cluster = f"outbound|{call.port}||{call.service.host}"
+        return sum([await self._counted(cluster, gateway, "cx_active") for gateway in self.mesh.gateways])
+
+    async def uses(self, call: Call, gateway: Gateway) -> bool:
+        """Whether a call soon goes through a gateway (again)."""
+        cluster = f"outbound|{call.port}||{call.service.host}"
+
+        async def used() -> bool:
+            before = await self._counted(cluster, gateway, "rq_total", "cx_total")
+            await call.by(self.machine)
+            return await self._counted(cluster, gateway, "rq_total", "cx_total") > before
+
+        return await _eventually(used, _RECOVERY)
+
+    async def _counted(self, cluster: str, gateway: Gateway, *what: str) -> int:
+        reply = await self.machine.process.admin("/clusters?format=json")
+        [hosts] = [each for each in orjson.loads(reply.body)["cluster_statuses"] if each["name"] == cluster]
+        for host in hosts["host_statuses"]:
+            if host["address"]["socket_address"]["port_value"] == gateway.port:
+                return sum(int(each.get("value", 0)) for each in host["stats"] if each["name"] in what)
+        return 0
+
     async def is_closed(self, port: int) -> bool:
         """Whether a local port is soon closed."""
 
@@ -191,6 +234,7 @@ async def open_lab(envoy: Envoy, directory: Path, watchdog: Watchdog) -> AsyncIt
                     runtime,
                     egress=EGRESS,
                     sockets=SOCKETS,
+                    tuned=TUNED,
                     ingress=ingress,
                     identity=identity,
                 ) as machine,
@@ -232,8 +276,8 @@ async def _accepts(port: int) -> bool:
     return True
 
 
-async def _eventually(holds: Callable[[], Awaitable[bool]]) -> bool:
-    deadline = time.monotonic() + _PATIENCE
+async def _eventually(holds: Callable[[], Awaitable[bool]], patience: float = _PATIENCE) -> bool:
+    deadline = time.monotonic() + patience
     while not await holds():
         if time.monotonic() > deadline:
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -44,6 +45,8 @@ class Application(StrEnum):
     TCP_ECHO = "tcp-echo"
     TCP_GREETING = "tcp-greeting"
     """Speaks before the client does."""
+    TLS = "tls"
+    """Speaks TLS of its own, with a certificate of its own: nothing that the mesh knows of."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class AuthorizationPolicy:
 
 @dataclass(frozen=True)
 class Service:
-    """A Service with one pod behind it, which runs under ``service_account`` with a sidecar."""
+    """A Service and the pods behind it, which run under ``service_account`` with a sidecar each."""
 
     name: str
     namespace: str
@@ -82,6 +85,10 @@ class Service:
     """None: every authenticated workload of the mesh may call (and with PERMISSIVE everybody else too)."""
     exported: bool = True
     """Whether a ``Gateway`` host covers it."""
+    subsets: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
+    """What a DestinationRule defines: which of the pods, counted from 0, belong to a subset."""
+    pods: int = 1
+    """How many pods there are."""
     presents: str = ""
     """A fault: the SPIFFE ID in the certificate that the sidecar presents, where it is not the pod's own."""
 

@@ -220,6 +220,7 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "missing": ("required, and missing", ""),
     "list_type": ("wrong type", "a list"),
     "dict_type": ("wrong type", "a mapping"),
+    "bool_type": ("wrong type", "true or false"),
     "model_type": ("wrong type", "a mapping"),
     "too_short": ("empty", "at least one"),
 }

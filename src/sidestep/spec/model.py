@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sidestep.spec.addresses import Addresses
 from sidestep.spec.base import Model
@@ -19,15 +19,18 @@ from sidestep.spec.scalars import (
     FileName,
     LabelKey,
     LabelValue,
+    Locality,
     Name,
     PortNumber,
     PortProtocol,
+    Priority,
     ServerIdentity,
     ServiceAccount,
     TrustDomain,
     not_allowed,
 )
 from sidestep.spec.sockets import ListenOnOrNone, SocketMode
+from sidestep.spec.traffic import HealthCheck, Retries, Timespan, TrafficPolicy
 from sidestep.spec.transcode import Transcode
 
 API_VERSION: Final = "sidestep/v1alpha1"
@@ -58,6 +61,12 @@ class Gateway(Model):
     """IP address or DNS name under which machines reach the gateway."""
     port: PortNumber = 15443
     """Port of the AUTO_PASSTHROUGH server."""
+    status_port: PortNumber | None = None
+    """Where it says that it is ready (15021 in Istio's own): tells a gateway that hangs from one that works."""
+    locality: Locality | None = None
+    """Where it is, as region/zone; gateways near a workload's own locality are preferred."""
+    priority: Priority | None = None
+    """Preference among gateways as near as each other: 0 first. Equal numbers share the traffic."""
 
 
 class Port(Model):
@@ -102,9 +111,9 @@ class Service(Model):
         labels = self.host.split(".", 3)
         return labels[1] if len(labels) == 4 and labels[2] == "svc" else None
 
-    def sni(self, port: int) -> str:
-        """The server name that an east-west gateway routes by, without a subset (facts/istio.md §1.1)."""
-        return f"outbound_.{port}_._.{self.host}"
+    def sni(self, port: int, subset: str = "") -> str:
+        """The server name that an east-west gateway routes by (facts/istio.md §1.1)."""
+        return f"outbound_.{port}_.{subset}_.{self.host}"
 
     def server_identities(self, trust_domain: str) -> list[str]:
         """The SPIFFE IDs of ``serviceAccounts``, whole."""
@@ -153,6 +162,15 @@ class MeshSpec(Model):
     services: Annotated[list[Service], Field(min_length=1)]
     """Services that the gateways export."""
 
+    @field_validator("gateways")
+    @classmethod
+    def _gateways_are_alike(cls, gateways: list[Gateway]) -> list[Gateway]:
+        if len({gateway.priority is None for gateway in gateways}) > 1:
+            raise not_allowed("only some gateways have a priority", "one for every gateway, or the order of the list")
+        if len({gateway.status_port is None for gateway in gateways}) > 1:
+            raise not_allowed("only some gateways have a statusPort", "one for every gateway, or for none")
+        return gateways
+
 
 class Egress(Model):
     """A service that the workload may call."""
@@ -167,6 +185,16 @@ class Egress(Model):
     """Local address for the application to call; 127.0.0.1 and the service's port number unless said otherwise."""
     transcode: Transcode | None = None
     """REST for a gRPC service: JSON over HTTP beside native gRPC, on the same address."""
+    subset: Name | None = None
+    """A subset that a DestinationRule in the mesh defines."""
+    timeout: Timespan | None = None
+    """How long a request may take, all tries together (HTTP only); without it as long as the caller waits."""
+    retries: Retries | None = None
+    """When a request is sent again (HTTP only)."""
+    traffic_policy: TrafficPolicy | None = None
+    """Connections and outlier detection, as in a DestinationRule."""
+    health_check: HealthCheck | None = None
+    """Asks the service through every gateway; without it, only the gateways are asked."""
     socket_mode: SocketMode | None = None
     """Mode of the file where `listen` is a unix-domain socket; "0600" unless said otherwise."""
 
@@ -185,6 +213,8 @@ class WorkloadSpec(Model):
     """Name of the Mesh, where there are several."""
     machine: Name | None = None
     """Name of the machine (or group) that it runs on. Workloads of one machine cannot share a listen address."""
+    locality: Locality | None = None
+    """Where it is, as region/zone."""
     addresses: Addresses | None = None
     """Gives each service a loopback address of its own, so that its port numbers can be used unchanged."""
     proxy: Proxy | None = None

@@ -19,6 +19,8 @@ from sidestep.spec.proxy import PATH as PROXY
 from sidestep.spec.proxy import with_mode
 from sidestep.spec.scalars import UNSPECIFIED, Listen, Protocol
 from sidestep.spec.sockets import NONE, LocalAddress
+from sidestep.spec.traffic import NO_TRAFFIC, Traffic
+from sidestep.spec.traffic_checks import findings
 from sidestep.spec.transcode import Transcoding
 
 _COMPARISONS: Final = 200_000
@@ -37,11 +39,22 @@ class EgressPort:
     """None where it is called by name only, through the workload's proxy."""
     transcoding: Transcoding | None = None
     """REST beside native gRPC on ``listen``, where the document asks for it."""
+    traffic: Traffic = NO_TRAFFIC
 
     @property
     def address(self) -> str | None:
         """``listen`` as it is written."""
         return str(self.listen) if self.listen else None
+
+    @property
+    def sni(self) -> str:
+        """The server name that the gateway routes by."""
+        return self.service.sni(self.number, self.traffic.subset)
+
+    @property
+    def is_http2_upstream(self) -> bool:
+        """Whether requests travel over HTTP/2, whatever the application here or there speaks."""
+        return self.protocol.is_http2 or (self.protocol.is_http and self.traffic.upgraded)
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,7 @@ class Resolution:
     ingress: list[IngressPort] = field(default_factory=list)
     ingress_paths: list[Path] = field(default_factory=list)
     """For each of ``ingress``, where in the document it stands."""
+    _by_destination: dict[tuple[str, int, str], list[EgressPort]] = field(default_factory=lambda: defaultdict(list))
 
     def take(self, workload: Workload, trust_domain: str) -> None:
         """Resolves all that a workload calls, and all that it is called on."""
@@ -125,12 +139,22 @@ class Resolution:
                 (*path, "listen"), "one address cannot stand for several ports", str(egress.listen), "add `port`"
             )
             return
+        traffic = Traffic.of(egress)
         for port in ports:
             protocol = self._protocol(path, egress, service, port)
             if protocol:
                 listen = _local_address(egress, port)
-                self.ports.append(EgressPort(service, port.number, protocol, port.protocol is not None, listen))
-                self.paths.append(path)
+                declared = port.protocol is not None
+                self._take(path, EgressPort(service, port.number, protocol, declared, listen, traffic=traffic))
+
+    def _take(self, path: Path, port: EgressPort) -> None:
+        same = self._by_destination[port.service.host, port.number, port.traffic.subset]
+        if same or port.traffic is not NO_TRAFFIC:  # most say nothing, and there may be thousands
+            for place, message, found, allowed in findings(port, same):
+                self._problem((*path, *place), message, found, allowed)
+        same.append(port)
+        self.ports.append(port)
+        self.paths.append(path)
 
     def give_addresses(self, workload: Workload) -> None:
         """Moves what no `listen` places to an address of its service's own, where the workload has `addresses`."""

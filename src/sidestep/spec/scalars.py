@@ -112,6 +112,12 @@ def _port(value: object) -> int:
     raise ValueError
 
 
+def _priority(value: object) -> int:
+    if type(value) is int and 0 <= value <= 127:
+        return value
+    raise ValueError
+
+
 def parse_listen(value: object) -> Listen:
     """``ADDRESS:PORT``, an IPv6 address in brackets. Raises `ValueError`."""
     address, colon, port = value.rpartition(":") if type(value) is str else ("", "", "")
@@ -208,6 +214,17 @@ ListenAddress = Annotated[
     Checked(parse_listen, "an IP address and a port, such as 127.0.0.1:9080 or [::1]:9080", {"type": "string"}),
 ]
 Address = Annotated[str, Checked(_address, "an IP address or a DNS name (no port, no scheme)", {"type": "string"})]
+Locality = Annotated[
+    str,
+    _text(
+        r"[A-Za-z0-9][-A-Za-z0-9_.]{0,62}(?:/[A-Za-z0-9][-A-Za-z0-9_.]{0,62}){0,2}",
+        "REGION, REGION/ZONE or REGION/ZONE/SUB-ZONE, as the nodes of a cluster are labelled",
+        190,
+    ),
+]
+Priority = Annotated[
+    int, Checked(_priority, "a whole number from 0 to 127", {"type": "integer", "minimum": 0, "maximum": 127})
+]
 ServerIdentity = Annotated[
     str,
     Checked(

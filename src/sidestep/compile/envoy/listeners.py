@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sidestep.compile.envoy import http, routes, transcoding
+from sidestep.compile.envoy import http, routes, traffic, transcoding
 from sidestep.compile.envoy.access_log import TCP_LOG
 from sidestep.compile.envoy.resources import LISTENER, TYPE, cluster_name, extension
 from sidestep.spec.sockets import UnixSocket
@@ -65,7 +65,10 @@ def tcp_proxy(port: EgressPort) -> Resource:
         "filters.network.tcp_proxy.v3.TcpProxy",
         stat_prefix=TCP_STAT_PREFIX,
         cluster=cluster_name(port),
-        max_connect_attempts=3,
+        # Long enough for a gateway that refuses connections to be left out, and the next one to be taken.
+        max_connect_attempts=5,
+        backoff_options={"base_interval": "0.025s", "max_interval": "0.250s"},
+        **traffic.tcp_proxy_options(port),
         access_log=TCP_LOG,
     )
 

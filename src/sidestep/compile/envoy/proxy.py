@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from sidestep.compile.envoy import http
 from sidestep.compile.envoy import routes as to
 from sidestep.compile.envoy.listeners import listener
-from sidestep.compile.envoy.resources import ROUTES, TYPE, cluster_name, from_file
+from sidestep.compile.envoy.resources import ROUTES, TYPE, from_file, upgrade_cluster_name
 from sidestep.compile.names import names
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def routes(machine: Machine, metadata: PeerMetadata) -> list[Resource]:
     """What the proxy's listener routes by, where the workload has one."""
     if machine.workload.spec.proxy is None:
         return []
-    ports = sorted({cluster_name(port): port for port in machine.egress}.values(), key=_by_host)
+    ports = sorted(_first(machine.egress), key=_by_host)
     several = len(machine.mesh.spec.gateways) > 1
     known = names({port.service.host: port.service for port in ports}.values(), machine.workload.metadata.namespace)
     hosts: list[Json] = []
@@ -59,6 +59,14 @@ def routes(machine: Machine, metadata: PeerMetadata) -> list[Resource]:
         hosts += _service([*of_host], known[host], several_gateways=several)
     hosts.append(_virtual_host(NAME, ["*"], _not_found(_nobody(machine, ports))))
     return [{TYPE: ROUTES, **http.route_config(NAME, hosts, metadata)}]
+
+
+def _first(ports: Iterable[EgressPort]) -> Iterable[EgressPort]:
+    """One egress for each port of a service, the first: a name says nothing of subsets."""
+    first: dict[tuple[str, int], EgressPort] = {}
+    for port in ports:
+        first.setdefault((port.service.host, port.number), port)
+    return first.values()
 
 
 def _by_host(port: EgressPort) -> tuple[str, int]:
@@ -107,7 +115,7 @@ def _virtual_host(name: str, domains: Sequence[str], to_where: Sequence[Json]) -
 
 def _port(port: EgressPort, *, several_gateways: bool) -> list[Json]:
     tunnel: Resource = {
-        "cluster": cluster_name(port),
+        "cluster": upgrade_cluster_name(port),
         "timeout": "0s",
         "upgrade_configs": [{**_CONNECT, "connect_config": {}}],
     }

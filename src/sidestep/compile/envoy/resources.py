@@ -36,4 +36,14 @@ def from_file(path: str, watched_directory: str) -> Resource:
 
 def cluster_name(port: EgressPort) -> str:
     """Istio's name for it. No DNS name: Envoy's DNS filter would answer those with the gateway's address (facts b)."""
-    return f"outbound|{port.number}||{port.service.host}"
+    return f"outbound|{port.number}|{port.traffic.subset}|{port.service.host}"
+
+
+def upgrade_cluster_name(port: EgressPort) -> str:
+    """The cluster for what needs the protocol of the application itself: upgrades such as WebSocket's, and tunnels.
+
+    Another one only where HTTP/1.1 callers are carried over HTTP/2.
+    """
+    if port.is_http2_upstream == port.protocol.is_http2:
+        return cluster_name(port)
+    return f"outbound-upgrade|{port.number}|{port.traffic.subset}|{port.service.host}"

@@ -1,4 +1,4 @@
-"""Things that change under load: certificates, the spec, the gateways."""
+"""Things that change under load: certificates, the spec."""
 
 from __future__ import annotations
 
@@ -42,22 +42,7 @@ async def service_added_and_removed(lab: Lab) -> Outcome:
     return without_failure(fine, with_errors(f"{detail}; {load.failed} of {load.total} other requests failed", load))
 
 
-async def gateway_lost(lab: Lab) -> Outcome:
-    """The gateway in use is killed while requests flow: the other one takes them."""
-    machine, gateway = lab.machine, lab.mesh.gateways[0]
-    async with clients.load(machine.listen(sample.REVIEWS, 9080)) as load:
-        await load.more(100)
-        await gateway.envoy.kill()
-        try:
-            await load.more(300)
-        finally:
-            await gateway.envoy.start()
-    detail = f"killed {gateway.address}:{gateway.port}; {load.failed} of {load.total} GET requests failed"
-    return without_failure(load.failed == 0, with_errors(detail, load))
-
-
 SCENARIOS: Final = (
     Scenario("certificate-rotation", Verdict.ALLOW, "new certificates under load", rotation),
     Scenario("service-added-and-removed", Verdict.ALLOW, "the spec changes under load", service_added_and_removed),
-    Scenario("gateway-lost", Verdict.ALLOW, "a gateway dies under load", gateway_lost),
 )

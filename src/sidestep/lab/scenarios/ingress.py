@@ -129,7 +129,7 @@ async def unwell(lab: Lab) -> Outcome:
     async with lab.pod(_productpage) as pod:
         port = pod.listen(sample.UNSTEADY.number)
         down = await clients.http1(port)
-        async with serve_http("billing", served.application):
+        async with serve_http("billing", port=served.application):
             up = await _eventually(port, ok=True)
         again = await _eventually(port, ok=False)
     fine = down.status == "503" and "no healthy upstream" in down.error and up.ok and again.status == "503"

@@ -1,0 +1,106 @@
+"""When a request is sent again, by method: what may be repeated once the service has heard it, and what may not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sidestep.compile.envoy.resources import extension
+from sidestep.spec.traffic import SAFE_FOR_ANY_METHOD, Duration, Retries, RetryOn
+
+if TYPE_CHECKING:
+    from sidestep.compile.envoy.resources import Resource
+    from sidestep.spec import EgressPort
+
+_HEDGE_AFTER: Final = "2s"
+"""A GET without an answer for so long is asked once more, by another gateway: this one may hang."""
+
+
+class Methods(NamedTuple):
+    """Requests that are retried alike: the match, and the part of the route's action that says so."""
+
+    match: Resource
+    action: Resource
+
+
+def by_method(port: EgressPort, *, several_gateways: bool) -> list[Methods]:
+    """Every request, with its retries: the last entry matches whatever those before it do not."""
+    retries = port.traffic.retries
+    may_hang = several_gateways and not port.is_http2_upstream
+    if retries is None:
+        return _DEFAULTS[several_gateways, may_hang]
+    return _made(retries, several_gateways, may_hang) if retries.attempts else [Methods(_ANY, {})]
+
+
+def of_upgrades(*, several_gateways: bool) -> Resource:
+    """The retries of a WebSocket's handshake."""
+    return _DEFAULTS[several_gateways, False][-1].action
+
+
+def _made(retries: Retries, several_gateways: bool, may_hang: bool) -> list[Methods]:
+    wanted = retries.retry_on or _WHEN_IDEMPOTENT
+    if retries.unsafe_any_method:
+        return [Methods(_ANY, _action(retries, wanted, several_gateways))]
+    nothing_sent = RetryOn(tuple(each for each in wanted.conditions if each in SAFE_FOR_ANY_METHOD))
+    hedged = retries.hedge_on_per_try_timeout or (
+        may_hang and retries.hedge_on_per_try_timeout is None and retries.per_try_timeout is None
+    )
+    repeated = _action(retries, wanted, several_gateways)
+    safe = Methods(_methods(SAFE), {**repeated, **_hedge(repeated)})
+    return [
+        *([safe] if hedged else []),
+        Methods(_methods(IDEMPOTENT), repeated),
+        Methods(_ANY, _action(retries, nothing_sent, several_gateways)),
+    ]
+
+
+def _action(retries: Retries, when: RetryOn, several_gateways: bool) -> Resource:
+    base = retries.backoff.milliseconds if retries.backoff else _BACKOFF.milliseconds
+    policy: Resource = {
+        "retry_on": ",".join(when.conditions),
+        "num_retries": retries.attempts,
+        "retry_back_off": {"base_interval": str(Duration(base)), "max_interval": str(Duration(20 * base))},
+        **({"retriable_status_codes": when.codes} if when.codes else {}),
+        **({"per_try_timeout": str(retries.per_try_timeout)} if retries.per_try_timeout else {}),
+        **(_ANOTHER_GATEWAY if several_gateways else {}),
+    }
+    return {"retry_policy": policy}
+
+
+def _hedge(action: Resource) -> Resource:
+    """The same, asking again without giving up what has been asked: the first good answer counts."""
+    policy = action["retry_policy"]
+    assert isinstance(policy, dict)
+    return {
+        "retry_policy": {"per_try_timeout": _HEDGE_AFTER, **policy},
+        "hedge_policy": {"hedge_on_per_try_timeout": True},
+    }
+
+
+def _methods(names: tuple[str, ...]) -> Resource:
+    matcher: Resource = {"safe_regex": {"regex": "|".join(names)}}
+    return {"prefix": "/", "headers": [{"name": ":method", "string_match": matcher}]}
+
+
+SAFE: Final = ("GET", "HEAD", "OPTIONS", "TRACE")
+"""Methods that change nothing (RFC 9110 §9.2.1): two of them under way at once are as good as one."""
+IDEMPOTENT: Final = (*SAFE, "PUT", "DELETE")
+"""Methods that may be sent twice, one after the other (RFC 9110 §9.2.2)."""
+_ANY: Final[Resource] = {"prefix": "/"}
+_WHEN_IDEMPOTENT: Final = RetryOn(("connect-failure", "refused-stream", "reset-before-request", "reset"))
+_BACKOFF: Final = Duration(5)
+_ANOTHER_GATEWAY: Final[Resource] = {
+    "retry_host_predicate": [
+        extension("envoy.retry_host_predicates.previous_hosts", "retry.host.previous_hosts.v3.PreviousHostsPredicate")
+    ],
+    "host_selection_retry_max_attempts": 3,
+    "retry_priority": extension(
+        "envoy.retry_priorities.previous_priorities",
+        "retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+        update_frequency=1,
+    ),
+}
+_DEFAULTS: Final = {
+    (several, may_hang): _made(Retries(attempts=2), several, may_hang)
+    for several in (False, True)
+    for may_hang in (False, several)
+}

@@ -1,0 +1,305 @@
+"""How calls to a service are made, in Istio's own fields: of VirtualService and of DestinationRule.
+
+Each means what istiod makes of it. What ends at a pod inside the mesh ends at the east-west gateway here: connections
+are counted, and hosts ejected, gateway by gateway. Which pod answers is the gateway's choice.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from sidestep.spec.base import Model
+from sidestep.spec.scalars import Checked, not_allowed
+
+if TYPE_CHECKING:
+    from sidestep.spec.model import Egress
+
+_NOTHING_SENT: Final = ("connect-failure", "refused-stream", "reset-before-request")
+SAFE_FOR_ANY_METHOD: Final = frozenset(_NOTHING_SENT)
+"""Conditions under which the service has not begun with a request, so that any request may be sent again."""
+RETRY_CONDITIONS: Final = (
+    *_NOTHING_SENT,
+    *("5xx", "gateway-error", "reset", "retriable-4xx", "retriable-status-codes", "envoy-ratelimited"),
+    *("cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"),
+)
+"""Envoy's conditions, as Istio admits them; the last line is gRPC's."""
+_LONGEST: Final = 365 * 24 * 3600 * 1000
+_UNITS: Final = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
+_DURATION: Final = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ms|[hms]))+")
+_PART: Final = re.compile(r"([0-9.]+)(ms|[hms])")
+
+
+class Duration(NamedTuple):
+    """A length of time."""
+
+    milliseconds: int
+
+    def __str__(self) -> str:
+        """In the form of protobuf's JSON: seconds."""
+        seconds, rest = divmod(self.milliseconds, 1000)
+        return f"{seconds}.{rest:03}s" if rest else f"{seconds}s"
+
+    @property
+    def seconds(self) -> int:
+        """Whole seconds."""
+        return self.milliseconds // 1000
+
+
+class RetryOn(NamedTuple):
+    """When to try again: Envoy's conditions, and HTTP statuses."""
+
+    conditions: tuple[str, ...]
+    codes: tuple[int, ...] = ()
+
+
+def _duration(value: object) -> Duration:
+    if type(value) is not str or not _DURATION.fullmatch(value):
+        raise ValueError
+    total = sum(round(float(number) * _UNITS[unit] * 1000) for number, unit in _PART.findall(value))
+    if total % 1000 or total > _LONGEST * 1000:
+        raise ValueError
+    return Duration(total // 1000)
+
+
+def _at_least_1ms(value: object) -> Duration:
+    duration = _duration(value)
+    if not duration.milliseconds:
+        raise ValueError
+    return duration
+
+
+def _whole_seconds(value: object) -> Duration:
+    duration = _at_least_1ms(value)
+    if duration.milliseconds % 1000:
+        raise ValueError
+    return duration
+
+
+def _whole(lowest: int, highest: int) -> Checked:
+    def parse(value: object) -> int:
+        if type(value) is int and lowest <= value <= highest:
+            return value
+        raise ValueError
+
+    schema: dict[str, str | int | list[str]] = {"type": "integer", "minimum": lowest, "maximum": highest}
+    return Checked(parse, f"a whole number from {lowest:,} to {highest:,}", schema)
+
+
+def _retry_on(value: object) -> RetryOn:
+    words = [word.strip() for word in value.split(",")] if type(value) is str else [""]
+    codes = tuple(int(word) for word in words if word in _STATUSES)
+    conditions = tuple(word for word in words if word not in _STATUSES)
+    if unknown := [word for word in conditions if word not in RETRY_CONDITIONS]:
+        raise ValueError(f"unknown condition {unknown[0]!r}" if unknown[0] else "")
+    if codes and "retriable-status-codes" not in conditions:
+        conditions = (*conditions, "retriable-status-codes")
+    if "retriable-status-codes" in conditions and not codes:
+        raise ValueError("retriable-status-codes without a status")
+    return RetryOn(tuple(dict.fromkeys(conditions)), tuple(dict.fromkeys(codes)))
+
+
+def _upgrade(value: object) -> str:
+    if type(value) is str and value in _UPGRADES:
+        return value
+    raise ValueError
+
+
+_STATUSES: Final = frozenset(str(status.value) for status in HTTPStatus if status.value >= 200)
+_UPGRADES: Final = ("DEFAULT", "DO_NOT_UPGRADE", "UPGRADE")
+_TEXT: Final = {"type": "string"}
+Timespan = Annotated[Duration, Checked(_at_least_1ms, "a duration of at least 1ms, such as 500ms, 5s or 1h30m", _TEXT)]
+TimespanOrNone = Annotated[Duration, Checked(_duration, "a duration such as 5s or 1h, or 0s for none at all", _TEXT)]
+Seconds = Annotated[Duration, Checked(_whole_seconds, "a duration in whole seconds, such as 60s", _TEXT)]
+Count = Annotated[int, _whole(1, 2**31 - 1)]
+CountOrNone = Annotated[int, _whole(0, 2**31 - 1)]
+Attempts = Annotated[int, _whole(0, 100)]
+Percent = Annotated[int, _whole(0, 100)]
+Conditions = Annotated[
+    RetryOn, Checked(_retry_on, f"{', '.join(RETRY_CONDITIONS)}, HTTP statuses; separated by commas", _TEXT)
+]
+UpgradePolicy = Annotated[str, Checked(_upgrade, ", ".join(_UPGRADES), {"type": "string", "enum": list(_UPGRADES)})]
+
+
+class Retries(Model):
+    """When a request is sent again: `http[].retries` of a VirtualService."""
+
+    attempts: Attempts
+    """How often at most; 0 for never."""
+    per_try_timeout: Timespan | None = None
+    """How long one try may take, the first included."""
+    retry_on: Conditions | None = None
+    """Envoy's conditions and HTTP statuses. All but those that say that nothing was sent are for idempotent methods."""
+    backoff: Timespan | None = None
+    """The shortest pause between two tries."""
+    hedge_on_per_try_timeout: bool | None = None
+    """A GET, HEAD, OPTIONS or TRACE that outlasts perTryTimeout is asked once more instead of being cut."""
+    unsafe_any_method: bool = False
+    """Sends requests of every method again under every condition of retryOn, although they may take effect twice."""
+
+    @model_validator(mode="after")
+    def _has_a_meaning(self) -> Self:
+        if not self.attempts and self.model_fields_set - {"attempts"}:
+            raise not_allowed("attempts: 0 turns retries off", "attempts of 1 or more, or nothing beside attempts: 0")
+        if self.unsafe_any_method and self.retry_on is None:
+            raise not_allowed("unsafeAnyMethod does not say when", "retryOn beside it")
+        return self
+
+
+class TcpKeepalive(Model):
+    """`connectionPool.tcp.tcpKeepalive`: probes on connections that are silent."""
+
+    probes: Count | None = None
+    """Probes without an answer before the connection is given up."""
+    time: Seconds | None = None
+    """How long a connection is silent before the first probe."""
+    interval: Seconds | None = None
+    """Time between two probes."""
+
+
+class TcpSettings(Model):
+    """`connectionPool.tcp`."""
+
+    max_connections: Count | None = None
+    """Connections to each gateway at the same time, for this service."""
+    connect_timeout: Timespan | None = None
+    """How long opening a connection may take, TLS included."""
+    max_connection_duration: Timespan | None = None
+    """How long a connection is used; then another takes its place, and the gateway chooses a pod anew."""
+    idle_timeout: TimespanOrNone | None = None
+    """How long an unused connection is kept."""
+    tcp_keepalive: TcpKeepalive | None = None
+    """Probes on connections that are silent."""
+
+
+class Http2KeepAlive(Model):
+    """`connectionPool.http.http2KeepAlive`: PINGs that notice a peer that hangs."""
+
+    interval: Timespan
+    """Time between two PINGs."""
+    timeout: Timespan
+    """How long an answer may take before the connection is given up."""
+
+
+class HttpSettings(Model):
+    """`connectionPool.http`."""
+
+    http1_max_pending_requests: Count | None = None
+    """Requests that may wait for a connection."""
+    http2_max_requests: Count | None = None
+    """Requests at the same time, over HTTP/1.1 as over HTTP/2."""
+    max_requests_per_connection: CountOrNone | None = None
+    """Requests before a connection is replaced; 0 for any number."""
+    max_retries: Count | None = None
+    """Retries at the same time."""
+    idle_timeout: Timespan | None = None
+    """How long a connection without requests is kept."""
+    h2_upgrade_policy: UpgradePolicy = "DEFAULT"
+    """UPGRADE carries HTTP/1.1 callers over few HTTP/2 connections. Only where the Mesh declares the port as HTTP."""
+    max_concurrent_streams: Count | None = None
+    """Requests at the same time on one HTTP/2 connection; more open another, and so reach other pods."""
+    http2_keep_alive: Http2KeepAlive | None = None
+    """PINGs on HTTP/2 connections."""
+
+
+class ConnectionPool(Model):
+    """`trafficPolicy.connectionPool`."""
+
+    tcp: TcpSettings = Field(default_factory=TcpSettings)
+    """What holds for every connection."""
+    http: HttpSettings | None = None
+    """What holds for HTTP."""
+
+
+class OutlierDetection(Model):
+    """`trafficPolicy.outlierDetection`: when a gateway is left out for a while, for this service."""
+
+    consecutive5xx_errors: CountOrNone | None = Field(default=None, alias="consecutive5xxErrors")
+    """Answers with 5xx in a row; 0 for any number."""
+    consecutive_gateway_errors: CountOrNone | None = None
+    """Answers with 502, 503 or 504 in a row; 0 for any number."""
+    consecutive_local_origin_failures: Count | None = None
+    """Connections in a row that could not be opened or broke."""
+    split_external_local_origin_errors: bool = True
+    """Whether failed connections are counted apart from answers."""
+    interval: Timespan | None = None
+    """How often the counts are looked at."""
+    base_ejection_time: Timespan | None = None
+    """How long a gateway is left out; longer each time."""
+    max_ejection_percent: Percent | None = None
+    """How many of the gateways may be left out."""
+    min_health_percent: Percent | None = None
+    """With fewer gateways than this left, all are used again."""
+
+    @model_validator(mode="after")
+    def _counts_what_is_split(self) -> Self:
+        if self.consecutive_local_origin_failures and not self.split_external_local_origin_errors:
+            raise not_allowed(
+                "consecutiveLocalOriginFailures counts what splitExternalLocalOriginErrors: false does not tell apart",
+                "one of the two",
+            )
+        return self
+
+
+class TrafficPolicy(Model):
+    """`trafficPolicy` of a DestinationRule."""
+
+    connection_pool: ConnectionPool = Field(default_factory=ConnectionPool)
+    """Connections to the gateways, and what they carry."""
+    outlier_detection: OutlierDetection | None = None
+    """When a gateway is left out for a while."""
+
+    @property
+    def http(self) -> HttpSettings:
+        """Settings for HTTP, none of them set where there are none."""
+        return self.connection_pool.http or _NO_HTTP
+
+
+class HealthCheck(Model):
+    """Asks the service itself whether the way to it works, from time to time."""
+
+    interval: Timespan = Duration(10_000)
+    """Time between two questions, to each gateway."""
+    timeout: Timespan = Duration(1000)
+    """How long an answer may take."""
+
+
+_NO_HTTP: Final = HttpSettings()
+_NO_POLICY: Final = TrafficPolicy()
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What an egress says of how its calls are made."""
+
+    subset: str = ""
+    timeout: Duration | None = None
+    retries: Retries | None = None
+    policy: TrafficPolicy = _NO_POLICY
+    health_check: HealthCheck | None = None
+
+    @classmethod
+    def of(cls, egress: Egress) -> Traffic:
+        """The part of an egress that is about traffic."""
+        if not egress.model_fields_set & _TRAFFIC_FIELDS:
+            return NO_TRAFFIC
+        policy = egress.traffic_policy or _NO_POLICY
+        return cls(egress.subset or "", egress.timeout, egress.retries, policy, egress.health_check)
+
+    @property
+    def upgraded(self) -> bool:
+        """Whether HTTP/1.1 callers are carried over HTTP/2."""
+        return self.policy.http.h2_upgrade_policy == "UPGRADE"
+
+    @property
+    def to_cluster(self) -> tuple[TrafficPolicy, HealthCheck | None]:
+        """What must be the same in every egress to one subset of a port: connections are shared."""
+        return self.policy, self.health_check
+
+
+NO_TRAFFIC: Final = Traffic()
+_TRAFFIC_FIELDS: Final = frozenset(("subset", "timeout", "retries", "traffic_policy", "health_check"))
