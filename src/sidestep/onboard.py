@@ -197,12 +197,15 @@ class _Present:
         return digests.get(name) if isinstance(digests, dict) else None
 
     def _digest(self, name: str) -> str | None:
+        path = self.directory / name
         try:
-            return _digest((self.directory / name).read_bytes())
+            if path.is_fifo() or path.is_char_device():  # which may give nothing, or never end
+                raise OutputError(f"{path} is no file, so it is not ours to replace")
+            return _digest(path.read_bytes())
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise OutputError(f"{self.directory / name}: cannot be read: {error.strerror}") from error
+            raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _digest(content: bytes) -> str:

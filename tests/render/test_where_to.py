@@ -68,6 +68,15 @@ def test_certificates_may_be_kept_elsewhere(place: Path) -> None:
     assert Path("bundle/certs").is_symlink()
 
 
+def test_what_cannot_be_read_to_its_end_is_not_read(place: Path) -> None:
+    Path("bundle").mkdir()
+    Path("bundle/envoy.json").symlink_to("/dev/zero")
+    refused(render("spec.yaml", "bundle", "--force"), "bundle/envoy.json is no file, so it is not ours to replace")
+    Path("bundle/envoy.json").unlink()
+    os.mkfifo("bundle/envoy.json")
+    refused(render("spec.yaml", "bundle", "--force"), "bundle/envoy.json is no file, so it is not ours to replace")
+
+
 def test_a_file_and_what_is_below_one(place: Path) -> None:
     Path("file").write_text("mine", encoding="utf-8")
     for name in ("file", "file/below", "file/far/below"):
