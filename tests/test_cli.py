@@ -72,7 +72,9 @@ def test_examples_can_be_typed(path: tuple[str, ...]) -> None:
         shown = words[1 : words.index(">") if ">" in words else None]
         at = max((found for found in EVERY_COMMAND if tuple(shown[: len(found)]) == found), key=len)
         command = EVERY_COMMAND[at]
-        command.make_parser(click.Context(command)).parse_args(shown[len(at) :])
+        # click keeps the help option that it makes first, with the names that the parent's settings give it
+        context = click.Context(command, parent=click.Context(sidestep, **sidestep.context_settings))
+        command.make_parser(context).parse_args(shown[len(at) :])
 
 
 def test_the_list_of_commands_is_that_of_the_commands() -> None:

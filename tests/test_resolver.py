@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import dns.asyncquery
@@ -21,6 +22,7 @@ import pytest
 
 from sidestep.errors import OutputError
 from sidestep.resolver import Resolver, Upstream, Zone
+from tests.commands import run as run_command
 
 NAMES = {"reviews.bookinfo": "127.77.0.9", "reviews.bookinfo.svc.cluster.local": "127.77.0.9"}
 Ask = Callable[[dns.message.Message, int], Coroutine[Any, Any, dns.message.Message]]
@@ -177,3 +179,68 @@ def test_an_address_that_is_taken_is_a_clear_error() -> None:
 
     with pytest.raises(OutputError, match=r"cannot listen on 127\.0\.0\.1:"):
         asyncio.run(run())
+
+
+def test_a_later_edns_is_refused_and_told_which_one_is_known() -> None:
+    query = dns.message.make_query("reviews.bookinfo", "A", use_edns=1)
+    [response] = resolve(udp, query)
+    assert (response.rcode(), response.edns, response.answer) == (dns.rcode.BADVERS, 0, [])
+
+
+def test_an_upstream_that_asks_us_in_turn_is_asked_once() -> None:
+    async def run() -> tuple[dns.rcode.Rcode, int]:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        async with Resolver(Zone(NAMES), "127.0.0.1", port, Upstream("127.0.0.1", port)) as resolver:
+            seen = 0
+            datagram = resolver.datagram
+
+            def counted(*arguments: Any) -> None:
+                nonlocal seen
+                seen += 1
+                datagram(*arguments)
+
+            resolver.datagram = counted  # type: ignore[method-assign, assignment]
+            response = await dns.asyncquery.udp(dns.message.make_query("example.com", "A"), "127.0.0.1", 8, port)
+            return response.rcode(), seen
+
+    code, seen = asyncio.run(run())
+    assert code == dns.rcode.SERVFAIL
+    assert seen == 2
+
+
+def test_a_forged_answer_does_not_stand_for_the_true_one() -> None:
+    class Upstreams(asyncio.DatagramProtocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = transport
+
+        def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+            response = dns.message.make_response(dns.message.from_wire(data))
+            forged = dns.message.make_response(dns.message.from_wire(data))
+            forged.id ^= 1
+            forged.set_rcode(dns.rcode.NXDOMAIN)
+            for message in (forged, response):
+                self.transport.sendto(message.to_wire(), addr)  # type: ignore[attr-defined]
+
+    async def run() -> dns.message.Message:
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Upstreams, local_addr=("127.0.0.1", 0))
+        upstream = Upstream("127.0.0.1", transport.get_extra_info("sockname")[1])
+        async with Resolver(Zone(NAMES), "127.0.0.1", 0, upstream) as resolver:
+            answer = await udp(dns.message.make_query("example.com", "A"), resolver.port)
+        transport.close()
+        return answer
+
+    assert asyncio.run(run()).rcode() == dns.rcode.NOERROR
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:5353", "192.0.2.1:5353", "[::]:5353", "[2001:db8::1]:53"])
+def test_it_listens_for_this_machine_only(tmp_path: Path, address: str) -> None:
+    ran = run_command("dns", tmp_path, "--listen", address)
+    assert ran.code == 2
+    assert "an address of this machine only" in ran.err
+
+
+def test_it_is_not_its_own_upstream(tmp_path: Path) -> None:
+    ran = run_command("dns", tmp_path, "--listen", "127.0.0.1:5353", "--forward", "127.0.0.1:5353")
+    assert (ran.code, "is this server itself" in ran.err) == (2, True)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import dns.asyncquery
 import dns.exception
@@ -35,6 +36,8 @@ _MAX_UDP: Final = 1232
 _FORWARD_SECONDS: Final = 4.0
 _IDLE_SECONDS: Final = 30.0
 _MAX_CONNECTIONS: Final = 128
+_MAX_FORWARDED: Final = 1024
+"""Questions that wait for the upstream at once; more are dropped."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ class Zone:
 
     def answer(self, query: dns.message.Message) -> dns.message.Message | None:
         """The answer to a query for one of our names; None for any other."""
-        if query.opcode() != dns.opcode.QUERY or len(query.question) != 1:
-            return _response(query, dns.rcode.NOTIMP if query.opcode() != dns.opcode.QUERY else dns.rcode.FORMERR)
+        if code := _unanswerable(query):
+            return _response(query, code)
         question = query.question[0]
         address = self._addresses.get(question.name.canonicalize())
         if address is None or question.rdclass not in {dns.rdataclass.IN, dns.rdataclass.ANY}:
@@ -69,6 +72,15 @@ class Zone:
         else:
             response.authority.append(_start_of_authority(question.name))
         return response
+
+
+def _unanswerable(query: dns.message.Message) -> dns.rcode.Rcode | None:
+    """Why nobody could answer a query, whatever its name."""
+    if query.edns > 0:  # RFC 6891 §6.1.3
+        return dns.rcode.BADVERS
+    if query.opcode() != dns.opcode.QUERY:
+        return dns.rcode.NOTIMP
+    return None if len(query.question) == 1 else dns.rcode.FORMERR
 
 
 def refusal(query: dns.message.Message) -> dns.message.Message:
@@ -95,7 +107,10 @@ class Resolver:
         self._address = address
         self._port = port
         self._upstream = upstream
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections: set[asyncio.Task[None]] = set()
+        self._forwards: set[asyncio.Task[None]] = set()
+        self._asked: dict[bytes, asyncio.Task[dns.message.Message]] = {}
+        """What the upstream is being asked, without the ID: the same question again waits for the same answer."""
         self._server: asyncio.Server | None = None
         self._transport: asyncio.DatagramTransport | None = None
 
@@ -121,9 +136,10 @@ class Resolver:
             self._transport.close()
         if self._server:
             self._server.close()
-        for task in self._tasks:
+        tasks: list[asyncio.Task[Any]] = [*self._connections, *self._forwards, *self._asked.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     @property
     def port(self) -> int:
@@ -139,13 +155,10 @@ class Resolver:
             response = self._zone.answer(query)
             if response is not None or self._upstream is None:
                 transport.sendto(_udp(query, response or refusal(query)), sender)
-            else:
-                self._start(self._forward_datagram(query, transport, sender))
-
-    def _start(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            elif len(self._forwards) < _MAX_FORWARDED:
+                task = asyncio.get_running_loop().create_task(self._forward_datagram(query, transport, sender))
+                self._forwards.add(task)
+                task.add_done_callback(self._forwards.discard)
 
     async def _forward_datagram(
         self, query: dns.message.Message, transport: asyncio.DatagramTransport, sender: tuple[str, int]
@@ -153,11 +166,28 @@ class Resolver:
         transport.sendto(_udp(query, await self._forwarded(query)), sender)
 
     async def _forwarded(self, query: dns.message.Message) -> dns.message.Message:
-        """The upstream's answer as it is; SERVFAIL when there is none."""
+        """The upstream's answer as it is; SERVFAIL when there is none.
+
+        An upstream that sends the question back to us would have it go round until it times out: it is asked once.
+        """
+        question = query.to_wire(max_size=65535)[2:]
+        if question not in self._asked:
+            asking = self._asked[question] = asyncio.get_running_loop().create_task(self._ask(query))
+            asking.add_done_callback(lambda _: self._asked.pop(question))
+        response = copy(await asyncio.shield(self._asked[question]))
+        response.id = query.id
+        return response
+
+    async def _ask(self, query: dns.message.Message) -> dns.message.Message:
         assert self._upstream is not None
         try:
             response, _ = await dns.asyncquery.udp_with_fallback(
-                query, self._upstream.address, _FORWARD_SECONDS, self._upstream.port
+                query,
+                self._upstream.address,
+                _FORWARD_SECONDS,
+                self._upstream.port,
+                ignore_unexpected=True,
+                ignore_errors=True,  # a forged answer with a wrong ID must not stand for the true one
             )
         except (OSError, dns.exception.DNSException):
             return _response(query, dns.rcode.SERVFAIL)
@@ -167,13 +197,14 @@ class Resolver:
         """One TCP connection: any number of queries, each behind its length (RFC 7766)."""
         task = asyncio.current_task()
         assert task is not None
-        self._tasks.add(task)
+        self._connections.add(task)
         try:
-            if len(self._tasks) <= _MAX_CONNECTIONS:
-                with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+            if len(self._connections) <= _MAX_CONNECTIONS:
+                # Cancelled: the server ends, and before 3.12 asyncio would print that.
+                with suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.CancelledError):
                     await self._queries(reader, writer)
         finally:
-            self._tasks.discard(task)
+            self._connections.discard(task)
             writer.close()
             with suppress(OSError, asyncio.CancelledError):
                 await writer.wait_closed()
@@ -187,7 +218,8 @@ class Resolver:
                 return
             answer = query if isinstance(query, bytes) else (await self._answer(query)).to_wire(max_size=65535)
             writer.write(struct.pack("!H", len(answer)) + answer)
-            await writer.drain()
+            async with asyncio.timeout(_IDLE_SECONDS):  # one who never reads is no better than one who never asks
+                await writer.drain()
 
     async def _answer(self, query: dns.message.Message) -> dns.message.Message:
         response = self._zone.answer(query)

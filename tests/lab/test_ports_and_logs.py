@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import socket
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from sidestep.errors import EnvoyError
 from sidestep.lab.access_log import AccessLog, Entry
 from sidestep.lab.ports import Ports
 
@@ -86,3 +88,14 @@ def test_an_entry_tells_what_it_is_and_why_it_was_refused(
 ) -> None:
     entry = Entry(fields)
     assert (entry.kind, entry.refusal) == (kind, refusal)
+
+
+@linux
+def test_a_network_is_had_by_one_lab_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "randint", lambda first, _last: first)
+    with Ports() as ports:
+        assert ports.network() == "127.64.0.0/24"
+        with Ports() as others, pytest.raises(EnvoyError, match="no free network"):
+            others.network()
+    with Ports() as ports:
+        assert ports.network() == "127.64.0.0/24"

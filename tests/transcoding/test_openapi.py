@@ -168,3 +168,14 @@ def test_what_the_command_cannot_show(
     answer = run("transcode", "inspect", *arguments)
     assert answer.code == code
     assert said in answer.err
+
+
+def test_messages_that_hold_themselves_often_end_somewhere(tmp_path: Path) -> None:
+    fields = " ".join(f"Knot f{number} = {number};" for number in range(1, 41))
+    knot = HEAD + 'import "google/api/annotations.proto";\n' + f"message Knot {{ {fields} string last = 99; }}\n"
+    knot += 'service S { rpc Get(Knot) returns (Knot) { option (google.api.http) = { get: "/v1/knot" }; } }\n'
+    found = routes.of(sets.read(compiled(tmp_path, knot)).chosen(()))
+    [operation] = openapi.document(found, openapi.Style())["paths"]["/v1/knot"].values()
+    names = [parameter["name"] for parameter in operation["parameters"]]
+    assert names[0] == "last"
+    assert len(names) < 100

@@ -30,9 +30,19 @@ def _address(_ctx: click.Context, _parameter: click.Parameter, value: str | None
         ) from None
 
 
+def _local_address(ctx: click.Context, parameter: click.Parameter, value: str) -> Listen:
+    address = _address(ctx, parameter, value)
+    if address is None or not address.is_loopback:
+        raise click.BadParameter(
+            f"found {value!r}; allowed: an address of this machine only (127.0.0.0/8, ::1), since that is what the "
+            "names stand for, and whoever reached it could use it to flood others"
+        )
+    return address
+
+
 @click.command(short_help="A small DNS server for the names of a bundle's services.")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--listen", default="127.0.0.1:5353", show_default=True, callback=_address, metavar="ADDRESS:PORT")
+@click.option("--listen", default="127.0.0.1:5353", show_default=True, callback=_local_address, metavar="ADDRESS:PORT")
 @click.option("--forward", callback=_address, metavar="ADDRESS:PORT", help="Ask this server for all other names.")
 @click.pass_obj
 def dns(terminal: Terminal, bundle: Path, listen: Listen, forward: Listen | None) -> None:
@@ -49,6 +59,8 @@ def dns(terminal: Terminal, bundle: Path, listen: Listen, forward: Listen | None
     """
     from sidestep import onboard
 
+    if listen == forward:
+        raise click.BadParameter(f"{forward} is this server itself", param_hint="--forward")
     addresses = {name: address for address, names in onboard.manifest(bundle)["names"].items() for name in names}
     try:
         asyncio.run(_serve(terminal, addresses, listen, forward))

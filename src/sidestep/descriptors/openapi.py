@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from sidestep.descriptors.schemas import Object, Schemas
@@ -20,6 +21,8 @@ _VERSION: Final = re.compile(r"\.(v\d+[a-z0-9]*)\.")
 _METHODS: Final = frozenset(("GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"))
 _DEEPEST: Final = 5
 """How deep messages in messages are spread into query parameters; a message may hold itself."""
+_MOST: Final = 2000
+"""How many fields are looked at for them; one that holds itself twelve times would come to a quarter of a million."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,8 @@ class _Writer:
     def _query_parameters(self, route: Route) -> Iterator[Object]:
         if route.body != "*":
             taken = {*route.template.variables, route.body}
-            for name, found in _leaves(route.method.input_type, "", _DEEPEST):
-                if name not in taken and name.partition(".")[0] != route.body:
+            for name, found in islice(_fields(route.method.input_type, "", _DEEPEST), _MOST):
+                if _is_value(found) and name not in taken and name.partition(".")[0] != route.body:
                     yield {"name": self._query_name(name, found), "in": "query", "schema": self.schemas.of(found)}
 
     def _query_name(self, name: str, found: FieldDescriptor) -> str:
@@ -123,14 +126,18 @@ def _field(message: Descriptor, path: str) -> FieldDescriptor:
     return _field(found.message_type, rest) if rest and found.message_type else found
 
 
-def _leaves(message: Descriptor, prefix: str, depth: int) -> Iterator[tuple[str, FieldDescriptor]]:
-    """Fields that fit into a query: values, lists of values, and those of messages inside."""
+def _fields(message: Descriptor, prefix: str, depth: int) -> Iterator[tuple[str, FieldDescriptor]]:
+    """Fields of a message, and after them those of messages inside."""
+    yield from ((f"{prefix}{found.name}", found) for found in message.fields)
     for found in message.fields:
         inner = found.message_type
-        if inner is None or Schemas.is_text(inner):
-            yield f"{prefix}{found.name}", found
-        elif not found.is_repeated and depth and not Schemas.is_known(inner):
-            yield from _leaves(inner, f"{prefix}{found.name}.", depth - 1)
+        if inner and not _is_value(found) and not found.is_repeated and depth and not Schemas.is_known(inner):
+            yield from _fields(inner, f"{prefix}{found.name}.", depth - 1)
+
+
+def _is_value(found: FieldDescriptor) -> bool:
+    """Whether it fits into a query: a value, or a list of values."""
+    return found.message_type is None or Schemas.is_text(found.message_type)
 
 
 def _as_regex(pattern: str) -> str:

@@ -87,6 +87,12 @@ async def unix(path: Path, *, deadline: float = DEADLINE) -> Answer:
         return await _attempt(lambda: _http(httpx2.Request("GET", "http://localhost/"), client), deadline)
 
 
+async def at(address: str, port: int, name: str, *, deadline: float = DEADLINE) -> Answer:
+    """One GET to a name that stands for an address."""
+    request = httpx2.Request("GET", f"http://{address}:{port}/", headers={"host": f"{name}:{port}"})
+    return await _attempt(lambda: _http(request, _http_client()), deadline)
+
+
 async def http2(
     port: int,
     path: str = "/",

@@ -37,8 +37,8 @@ class Calls:
 
     service: Service
     port: int
-    listen: int | str
-    """A port on 127.0.0.1, or a socket in the bundle's directory."""
+    listen: int | str | None
+    """A port on 127.0.0.1, or a socket in the bundle's directory; None for the service's own port and address."""
     traffic: str = ""
     """What it says of its traffic, as it stands in the document."""
 
@@ -48,8 +48,9 @@ class Calls:
         said += _TRANSCODE if port.application is Application.LEDGER else ""
         host = f"{self.service.name}.{self.service.namespace}"
         address = f"127.0.0.1:{self.listen}" if isinstance(self.listen, int) else f"unix:./{self.listen}"
+        listen = f", listen: {address}" if self.listen is not None else ""
         traffic = f", {self.traffic}" if self.traffic else ""
-        return f"  - {{host: {host}, port: {self.port}{said}, listen: {address}{traffic}}}"
+        return f"  - {{host: {host}, port: {self.port}{said}{listen}{traffic}}}"
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class Machine:
     proxy: int
     """The local port of its HTTP proxy."""
     ingress: tuple[Serves, ...] = ()
+    addresses: str = ""
+    """The network in which services have addresses of their own."""
     process: Process = field(init=False)
 
     @property
@@ -137,12 +140,13 @@ class Machine:
     def _workload_document(self) -> str:
         lines = "\n".join(str(calls) for calls in self.egress)
         lines += "\n  ingress:\n" + "\n".join(map(str, self.ingress)) if self.ingress else ""
+        addresses = f"\n  addresses: {{range: {self.addresses}}}" if self.addresses else ""
         return f"""\
 apiVersion: sidestep/v1alpha1
 kind: Workload
 metadata: {{name: {self.spiffe_id.service_account}, namespace: {self.spiffe_id.namespace}}}
 spec:
-  proxy: {{listen: 127.0.0.1:{self.proxy}}}
+  proxy: {{listen: 127.0.0.1:{self.proxy}}}{addresses}
   egress:
 {lines}
 """
@@ -187,17 +191,19 @@ async def start_machine(
     identity: Identity,
     edit: Edit | None = None,
     ingress: Sequence[Serves] = (),
+    addresses: str = "",
 ) -> AsyncIterator[Machine]:
     """Onboards a machine that calls ``egress`` and is called on ``ingress``; its Envoy runs until the end of the block.
 
     It listens on a port for each of ``egress`` and of ``tuned``, on a socket for each of ``sockets``, and on one port
     for all by name.
+    With ``addresses``, a network, the port is the service's own, on an address that is the service's alone.
     """
-    listens = [Calls(service, port, runtime.ports.reserve()) for service, port in egress]
+    listens = [Calls(service, port, None if addresses else runtime.ports.reserve()) for service, port in egress]
     listens += [Calls(service, port, f"{service.name}-{port}.sock") for service, port in sockets]
     listens += [Calls(service, port, runtime.ports.reserve(), traffic) for service, port, traffic in tuned]
     proxy = runtime.ports.reserve()
-    machine = Machine(spiffe_id, directory, mesh, runtime.envoy, listens, proxy, tuple(ingress))
+    machine = Machine(spiffe_id, directory, mesh, runtime.envoy, listens, proxy, tuple(ingress), addresses)
     machine.render()
     machine.hold(identity)
     if edit:

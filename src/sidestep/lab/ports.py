@@ -45,10 +45,18 @@ class Ports:
                 return port
         raise EnvoyError(f"no free port between {FIRST} and {LAST} on 127.0.0.1")
 
-    def _hold(self, port: int) -> bool:
+    def network(self) -> str:
+        """A network of loopback addresses that no other lab has. Only where all of 127.0.0.0/8 is there: on Linux."""
+        for _ in range(_ATTEMPTS):
+            first, second = random.randint(64, 127), random.randint(0, 255)  # noqa: S311 (no secret)
+            if self._hold(FIRST, f"127.{first}.{second}.255"):
+                return f"127.{first}.{second}.0/24"
+        raise EnvoyError("no free network of loopback addresses inside 127.64.0.0/10")
+
+    def _hold(self, port: int, address: str = "127.0.0.1") -> bool:
         holder = socket.socket()
         try:
-            holder.bind(("127.0.0.1", port))
+            holder.bind((address, port))
         except OSError:
             holder.close()
             return False

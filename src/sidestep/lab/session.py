@@ -112,6 +112,22 @@ class Lab:
             yield machine
 
     @asynccontextmanager
+    async def addressed_machine(self, calls: Iterable[Call]) -> AsyncIterator[Machine]:
+        """A second machine, on which every service has an address of its own and its own port numbers."""
+        self._others += 1
+        directory = self.directory / f"other-machine-{self._others}"
+        async with start_machine(
+            self.mesh,
+            _BILLING,
+            directory,
+            self.runtime,
+            egress=[(call.service, call.port) for call in calls],
+            identity=self.mesh.authorities.machine(_BILLING),
+            addresses=self.runtime.ports.network(),
+        ) as machine:
+            yield machine
+
+    @asynccontextmanager
     async def pod(
         self, identity: Callable[[Authorities], Identity], change: Callable[[Outbound], Outbound] | None = None
     ) -> AsyncIterator[Pod]:

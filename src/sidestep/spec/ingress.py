@@ -56,7 +56,8 @@ class Operation(Model):
     methods: Annotated[list[Method] | None, Field(min_length=1)] = None
     """HTTP methods, such as GET; a gRPC call is a POST."""
     paths: Annotated[list[PathPattern] | None, Field(min_length=1)] = None
-    """Paths without the query: exact, /prefix*, *suffix or *; of a gRPC call /PACKAGE.SERVICE/METHOD."""
+    """Paths without the query: exact, /prefix*, *suffix (of a path without `;`) or *; of a gRPC call
+    /PACKAGE.SERVICE/METHOD."""
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:

@@ -86,7 +86,8 @@ def _path(pattern: str) -> Resource:
     if pattern == "*":
         return {"safe_regex": {"regex": ".+"}}
     if pattern.startswith("*"):
-        return {"suffix": pattern[1:]}
+        # A servlet reads /admin;.json as /admin.
+        return {"safe_regex": {"regex": f"[^;]*{re.escape(pattern[1:])}"}}
     if pattern.endswith("*"):
         return {"prefix": pattern[:-1]}
     return {"exact": pattern}

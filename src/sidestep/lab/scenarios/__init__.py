@@ -7,6 +7,7 @@ refusal is the same call as one that passes, but for the one thing that is wrong
 from typing import Final
 
 from sidestep.lab.scenarios import (
+    addresses,
     app_tls,
     by_name,
     calls,
@@ -25,6 +26,7 @@ __all__ = ["EGRESS", "SCENARIOS", "SOCKETS", "TUNED", "Call", "Outcome", "Scenar
 SCENARIOS: Final = (
     *calls.SCENARIOS,
     *by_name.SCENARIOS,
+    *addresses.SCENARIOS,
     *app_tls.SCENARIOS,
     *traffic.SCENARIOS,
     *changes.SCENARIOS,
