@@ -9,6 +9,7 @@ import sys
 import tempfile
 import textwrap
 import traceback
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -98,6 +99,7 @@ class Terminal:
             raise
         except OSError as error:
             self.json = False  # the error cannot be told there either
+            _discard_output()
             raise OutputError(f"standard output cannot be written: {error.strerror}") from error
 
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]], *, most: int = _SHOWN_ROWS) -> None:
@@ -164,6 +166,12 @@ def start_command(bundle: Path) -> str:
     """What runs a bundle's Envoy, to be copied into a shell."""
     name = shlex.quote(f"./{bundle}" if str(bundle).startswith("-") else str(bundle))
     return f"cd {name} && envoy -c envoy.json --disable-hot-restart"
+
+
+def _discard_output() -> None:
+    """What is still buffered would fail again when Python ends, with a traceback and a code of its own."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _exit_code(end: SystemExit) -> int:
