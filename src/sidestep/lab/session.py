@@ -214,14 +214,17 @@ class Lab:
 
     async def uses(self, call: Call, gateway: Gateway) -> bool:
         """Whether a call soon goes through a gateway (again)."""
-        cluster = f"outbound|{call.port}||{call.service.host}"
 
         async def used() -> bool:
-            before = await self._counted(cluster, gateway, "rq_total", "cx_total")
+            before = await self.through(call, gateway)
             await call.by(self.machine)
-            return await self._counted(cluster, gateway, "rq_total", "cx_total") > before
+            return await self.through(call, gateway) > before
 
         return await _eventually(used, _RECOVERY)
+
+    async def through(self, call: Call, gateway: Gateway) -> int:
+        """How many requests and connections for what a call goes to have gone through a gateway."""
+        return await self._counted(f"outbound|{call.port}||{call.service.host}", gateway, "rq_total", "cx_total")
 
     async def _counted(self, cluster: str, gateway: Gateway, *what: str) -> int:
         reply = await self.machine.process.admin("/clusters?format=json")

