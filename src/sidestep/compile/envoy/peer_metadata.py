@@ -9,6 +9,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -44,12 +45,12 @@ class PeerMetadata:
         }
         return cls(name, namespace, {"LABELS": named, "NAME": name, "NAMESPACE": namespace, "WORKLOAD_NAME": name})
 
-    @property
+    @cached_property
     def value(self) -> str:
         """The ``x-envoy-peer-metadata`` header."""
         return b64encode(_struct(self.fields)).decode()
 
-    @property
+    @cached_property
     def node_id(self) -> str:
         """The node's ID, in Istio's form, and the ``x-envoy-peer-metadata-id`` header.
 
