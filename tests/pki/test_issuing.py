@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from dataclasses import replace
 from datetime import timedelta
@@ -85,6 +86,7 @@ def test_a_foreign_trust_domain_is_refused_before_signing() -> None:
         issue(MACHINES, FOREIGN, NOW)
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 @pytest.mark.parametrize(("name", "accepted"), [(BILLING, True), (FOREIGN, False)])
 def test_a_forged_foreign_name_is_refused_by_us_and_by_openssl(name: SpiffeId, accepted: bool, tmp_path: Path) -> None:
     identity = forged(MACHINES, str(name))
