@@ -211,9 +211,10 @@ def _validated(document: Document) -> Mesh | Workload | list[Problem]:
         allowed = ", ".join(KINDS)
         return [*problems, document.problem(("kind",), "unknown kind", found=shown(kind), allowed=allowed)]
     try:
-        return problems or KINDS[kind].model_validate(value)
+        read = KINDS[kind].model_validate({**value, "apiVersion": API_VERSION})  # said above, where it is another
     except ValidationError as error:
         return problems + [_problem(document, KINDS[kind], details) for details in error.errors(include_url=False)]
+    return problems or read
 
 
 def _problem(document: Document, kind: type[BaseModel], details: ErrorDetails) -> Problem:
