@@ -9,11 +9,14 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import grpc
+import grpc.aio
 import pytest
 
 from sidestep.lab import clients
 from sidestep.lab.client_certificate import principal
 from sidestep.lab.services import (
+    GRPC_SERVICE,
     serve_application,
     serve_grpc,
     serve_http,
@@ -38,6 +41,7 @@ CALLS = [
     clients.tcp_greeting,
     clients.websocket,
 ]
+STREAMS = {"ClientStream": clients.grpc_client_stream, "Bidi": clients.grpc_bidi}
 CALLER = {"x-forwarded-client-cert": 'By=spiffe://td/b;Hash=1;Subject="";URI=spiffe://td/ns/vms/sa/billing'}
 
 
@@ -106,6 +110,34 @@ def test_grpc_answers_every_kind_of_call(call: Callable[[int], Awaitable[Answer]
         assert (answer.ok, answer.status, answer.principal) == (True, "OK", "")
 
     asyncio.run(run())
+
+
+@asynccontextmanager
+async def refusal() -> AsyncIterator[int]:
+    """A gRPC server that refuses every stream without waiting for a message."""
+
+    async def refuse(_requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, "no")
+
+    server = grpc.aio.server()
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(refuse)
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(GRPC_SERVICE, dict.fromkeys(STREAMS, handler)),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield port
+    await server.stop(0)
+
+
+@pytest.mark.parametrize("call", STREAMS.values(), ids=STREAMS)
+def test_a_refusal_while_messages_are_being_sent_is_told_as_it_is(call: Callable[[int], Awaitable[Answer]]) -> None:
+    async def run() -> set[tuple[str, str]]:
+        async with refusal() as port:
+            answers = [await call(port) for _ in range(30)]
+        return {(answer.status, answer.error) for answer in answers}
+
+    assert asyncio.run(run()) == {("PERMISSION_DENIED", "no")}
 
 
 def test_tcp_echoes_and_greets() -> None:
