@@ -85,6 +85,23 @@ def test_what_is_not_ours_is_not_replaced(tmp_path: Path) -> None:
         write_set(tmp_path / "three", {"key.pem": b"k2"})
 
 
+def test_a_link_of_our_own_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "issued").mkdir()
+    (tmp_path / "certs").symlink_to("issued")
+    write_set(tmp_path / "certs", {"key.pem": b"k1"})
+    assert snapshot(tmp_path / "issued") == {"key.pem": b"k1"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make links in the name of others")
+def test_a_link_of_another_user_is_not(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "certs").symlink_to("theirs")
+    os.chown(tmp_path / "certs", 12345, 23456, follow_symlinks=False)
+    with pytest.raises(OutputError, match="symbolic link of another user"):
+        write_set(tmp_path / "certs", {"key.pem": b"k1"})
+    assert not [*(tmp_path / "theirs").iterdir()]
+
+
 def test_a_failed_write_keeps_the_old_set(tmp_path: Path) -> None:
     write_set(tmp_path, {"key.pem": b"k1"})
     with pytest.raises(OutputError):

@@ -28,11 +28,13 @@ def write_set(directory: Path, contents: Mapping[str, bytes], *, mode: int = 0o6
     reader sees. Names of the last set that are not in this one go; other files are left alone.
 
     Files get ``mode``, their directory 0700. Root gives them to the owner of ``directory``, who must be able to read
-    them, and to renew them without root. Writers wait for one another. Raises `OutputError` when something cannot be
-    written or is not ours to replace; the set in place is then still whole.
+    them, and to renew them without root. Where ``directory`` is itself a symbolic link, it must be our own or root's.
+    Writers wait for one another. Raises `OutputError` when something cannot be written or is not ours to replace; the
+    set in place is then still whole.
     """
     _check_names(contents)
     with translated(directory):
+        _check_whose(directory)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locked(directory, wait=True):
             _check_replaceable(directory, contents)
@@ -47,6 +49,12 @@ def _check_names(contents: Mapping[str, bytes]) -> None:
     for name in contents:
         if not name or name.startswith("..") or name == "." or "/" in name or "\0" in name:
             raise OutputError(f"not the name of a file in a set: {name!r}")
+
+
+def _check_whose(directory: Path) -> None:
+    """As Linux has it for links in /tmp: who may make links where root writes must not choose the place."""
+    if os.name == "posix" and directory.is_symlink() and directory.lstat().st_uid not in {0, os.geteuid()}:
+        raise OutputError(f"{directory} is a symbolic link of another user, so nothing is written through it")
 
 
 def _check_replaceable(directory: Path, contents: Mapping[str, bytes]) -> None:
