@@ -184,10 +184,8 @@ def test_two_labs_run_side_by_side(tmp_path: Path) -> None:
         for each in directories
     ]
     outputs = [lab.communicate(timeout=120)[0] for lab in labs]
-    assert [(lab.returncode, json.loads(output)["ok"]) for lab, output in zip(labs, outputs, strict=True)] == [
-        (0, True),
-        (0, True),
-    ]
+    held = [(lab.returncode, json.loads(output)["ok"]) for lab, output in zip(labs, outputs, strict=True)]
+    assert held == [(0, True)] * 2, outputs
     for directory in directories:
         wait_until_gone(directory)
 
