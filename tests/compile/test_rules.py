@@ -15,7 +15,7 @@ from sidestep.onboard import Bundle, bundles, load
 from tests import documents
 from tests.certificates import issue_into
 from tests.commands import run
-from tests.compile import cases, ingress_rules, rules
+from tests.compile import cases, ingress_rules, rules, tunnel_rules
 from tests.compile.rules import RULES, Made
 from tests.envoys import accepted, eventually, running
 from tests.free_ports import free_port
@@ -50,7 +50,7 @@ def test_holds_in_every_case(rule: Callable[[Made], None]) -> None:
 def test_all_hold_in_what_nobody_wrote(spec: list[Fields], tmp_path_factory: pytest.TempPathFactory) -> None:
     file = documents.write(tmp_path_factory.getbasetemp() / "spec.yaml", *spec)
     [bundle] = bundles(load([file]))
-    for rule in (*RULES, *ingress_rules.RULES):
+    for rule in (*RULES, *ingress_rules.RULES, *tunnel_rules.RULES):
         rule(made(bundle))
 
 
@@ -135,7 +135,7 @@ BREAKS: list[tuple[Callable[[Made], None], Callable[[Any], object]]] = [
         rules.http2_connections_are_spread,
         lambda f: [each.pop("common_http_protocol_options") for each in http_options(f)],
     ),
-    (rules.what_needs_http1_has_it, lambda f: by_name(f)[0]["route"].update(cluster=f"outbound{UPGRADED}")),
+    (rules.what_needs_http1_has_it, lambda f: by_name(f)[1]["route"].update(cluster=f"outbound{UPGRADED}")),
     (rules.what_needs_http1_has_it, lambda f: by_name(f)[-1]["route"].update(cluster=f"outbound-upgrade{UPGRADED}")),
     (
         rules.the_mesh_sees_who_calls,

@@ -13,7 +13,7 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
-from sidestep.compile.envoy import secrets
+from sidestep.compile.envoy import secrets, tunnel
 from sidestep.compile.envoy.access_log import REFUSED_LOG
 from sidestep.compile.envoy.authorization import subject_alt_names
 from sidestep.compile.envoy.resources import LISTENER, TYPE, extension, typed
@@ -69,7 +69,9 @@ def _limits(machine: Machine) -> Limits:
 
 
 def _guarded(listener: Resource, machine: Machine, clients: Clients) -> Resource:
-    """A socket in the file system is left as it is: its mode says who may connect."""
+    """A socket in the file system is left as it is: its mode says who may connect. Nobody connects to tunnels' ends."""
+    if listener["name"] == tunnel.NAME:
+        return {**listener, "filter_chains": [_within_tunnels(listener, machine)]}
     if "pipe" in _mapping(listener["address"]):
         return listener
     filters = _filters(listener)
@@ -95,7 +97,7 @@ def _in_plain_text(listener: Resource, machine: Machine, clients: Clients, *, ht
         return []
     asked = http and machine.credentials and str(listener["name"]).startswith("proxy|")
     passwords = _basic_auth() if asked else []
-    filters = [_for_clients(each, machine, passwords) for each in _filters(listener)]
+    filters = [_for_clients(each, machine, _CLIENT, passwords) for each in _filters(listener)]
     match: Resource = {}
     if http and clients.mutual_tls:
         match["transport_protocol"] = "raw_buffer"
@@ -114,7 +116,7 @@ def _by_tls(filters: Sequence[Resource], machine: Machine, clients: Clients, *, 
         {
             "name": "mutual-tls",
             **match,
-            "filters": [_for_clients(each, machine, []) for each in filters],
+            "filters": [_for_clients(each, machine, _CLIENT) for each in filters],
             "transport_socket": _mutual_tls(machine, clients.mutual_tls.principals, http=http),
             "transport_socket_connect_timeout": "5s",
         }
@@ -148,22 +150,40 @@ def _mutual_tls(machine: Machine, principals: Sequence[str], *, http: bool) -> R
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}
 
 
-def _for_clients(network_filter: Resource, machine: Machine, passwords: Sequence[Json]) -> Resource:
+def _within_tunnels(listener: Resource, machine: Machine) -> Resource:
+    """Who may open a tunnel was settled before; who has opened it is known here, too."""
+    return {"filters": [_for_clients(each, machine, _CLIENT_OF_TUNNEL) for each in _filters(listener)]}
+
+
+def _for_clients(
+    network_filter: Resource, machine: Machine, client: Mapping[str, str], passwords: Sequence[Json] = ()
+) -> Resource:
     config = dict(_mapping(network_filter["typed_config"]))
     if "access_log" in config:
-        config["access_log"] = [_naming_clients(_mapping(each)) for each in _sequence(config["access_log"])]
+        config["access_log"] = [_naming(client, _mapping(each)) for each in _sequence(config["access_log"])]
     if network_filter["name"] == _HTTP:
-        filters = [*_rate(_limits(machine)), *passwords, *_sequence(config["http_filters"])]
-        config |= {**_FROM_OTHER_MACHINES, "http_filters": filters}
+        before = [*_rate(_limits(machine)), *passwords]
+        config |= {
+            **_FROM_OTHER_MACHINES,
+            "http_filters": [*before, *_sequence(config["http_filters"])],
+            "upgrade_configs": [_upgrade(_mapping(each), before) for each in _sequence(config["upgrade_configs"])],
+        }
     if passwords:
         config["local_reply_config"] = _asking_for_passwords(config.get("local_reply_config"))
     return {**network_filter, "typed_config": config}
 
 
-def _naming_clients(log: Mapping[str, Json]) -> Resource:
+def _upgrade(upgrade: Mapping[str, Json], before: Sequence[Json]) -> Resource:
+    """A tunnel has filters of its own; other upgrades go through those of all requests."""
+    if "filters" not in upgrade:
+        return {**upgrade}
+    return {**upgrade, "filters": [*before, _REMEMBERED, *_sequence(upgrade["filters"])]}
+
+
+def _naming(client: Mapping[str, str], log: Mapping[str, Json]) -> Resource:
     """The same log, saying which client: its address is there already."""
     config = _mapping(log["typed_config"])
-    fields = {**_mapping(_mapping(config["log_format"])["json_format"]), **_CLIENT}
+    fields = {**_mapping(_mapping(config["log_format"])["json_format"]), **client}
     return {**log, "typed_config": {**config, "log_format": {"json_format": fields}}}
 
 
@@ -264,10 +284,14 @@ def _sequence(value: Json) -> Sequence[Json]:
 
 _CLIENTS_COUNTED: Final = 10_000
 _ONE_CLIENT: Final[Resource] = {"v4_prefix_mask_len": 32, "v6_prefix_mask_len": 64}
-_CLIENT: Final[Resource] = {
+_CLIENT: Final = {
     "downstream_peer_uri_san": "%DOWNSTREAM_PEER_URI_SAN%",
     "user": f"%DYNAMIC_METADATA({_NAMESPACE}:user)%",
 }
+_CLIENT_OF_TUNNEL: Final = {name: f"%FILTER_STATE({_NAMESPACE}.{name}:PLAIN)%" for name in _CLIENT}
+_REMEMBERED: Final = tunnel.remembered(
+    *(tunnel.remember(f"{_NAMESPACE}.{name}", value) for name, value in _CLIENT.items())
+)
 _INSPECTING: Final[Resource] = {
     "listener_filters": [
         extension("envoy.filters.listener.tls_inspector", "filters.listener.tls_inspector.v3.TlsInspector")
