@@ -373,6 +373,7 @@ def a_forwarder_serves_its_clients_alone(made: Made) -> None:
     _passwords_are_asked_for(made, clients)
 
 
+PROXY_PROTOCOL = "envoy.filters.listener.proxy_protocol"
 LOOPBACK = ("127.", "[::1]:")
 
 
@@ -386,8 +387,26 @@ def _asks_for_a_certificate(transport_socket: Any) -> bool:
 def _asks_for_an_address(chain: Any, clients: Clients) -> bool:
     if clients.unsafe_any_address:
         return True
-    ranges = chain["filter_chain_match"]["source_prefix_ranges"]
-    return [f"{each['address_prefix']}/{each['prefix_len']}" for each in ranges] == clients.cidrs
+    return _networks(chain["filter_chain_match"]["source_prefix_ranges"]) == clients.cidrs
+
+
+def _networks(ranges: Any) -> list[str]:
+    return [f"{each['address_prefix']}/{each['prefix_len']}" for each in ranges]
+
+
+def a_balancer_is_known_by_its_own_address(made: Made) -> None:
+    """It says who its client is; whoever else says so, or a balancer that does not, is not let in."""
+    clients = made.machine.workload.spec.clients
+    wanted = clients.proxy_protocol.from_ if clients and clients.proxy_protocol else []
+    for listener in (each for each in made.listeners if "pipe" not in each["address"]):
+        for chain in listener["filter_chains"]:
+            really_from = chain.get("filter_chain_match", {}).get("direct_source_prefix_ranges", [])
+            assert _networks(really_from) == wanted
+        filters = listener.get("listener_filters", [])
+        headers = [index for index, each in enumerate(filters) if each["name"] == PROXY_PROTOCOL]
+        assert headers == ([0] if wanted else []), "before anything else is read, and only where a balancer is known"
+        for index in headers:
+            assert set(filters[index]["typed_config"]) == {"@type"}, "nothing is allowed that Envoy refuses by default"
 
 
 def _passwords_are_asked_for(made: Made, clients: Clients) -> None:
@@ -433,6 +452,7 @@ STATISTICS = {
     "cluster.outbound|9080||a_b.upstream_cx_connect_fail": True,
     "listener_manager.lds.update_rejected": True,
     "cluster_manager.cds.update_success": True,
+    "proxy_proto.not_found_disallowed": True,
     "cluster.outbound|9080||a_b.upstream_rq_503": False,
     "cluster.outbound|9080||a_b.assignment_stale": False,
     "cluster.outbound|9080||a_b.circuit_breakers.default.cx_open": False,
@@ -596,6 +616,7 @@ RULES: list[Callable[[Made], None]] = [
     nothing_listens_where_the_spec_does_not_say,
     admin_is_a_socket_of_the_owner,
     a_forwarder_serves_its_clients_alone,
+    a_balancer_is_known_by_its_own_address,
     no_port_is_shared,
     secrets_are_shared,
     statistics_are_limited,

@@ -100,7 +100,7 @@ def who_asks_is_known_within(made: Made) -> None:
         for _, config in entrances(made):
             handed, outside = dict(remembered(config)), logged(config)
             assert handed.pop(ADDRESS) == "%DOWNSTREAM_REMOTE_ADDRESS%"
-            for name in {"downstream_peer_uri_san", "user"} & set(outside):
+            for name in {"downstream_peer_uri_san", "user", "downstream_direct_remote_address"} & set(outside):
                 assert handed.pop(f"sidestep.{name}") == outside[name]
                 assert within[name] == f"%FILTER_STATE(sidestep.{name}:PLAIN)%"
             assert handed == {}

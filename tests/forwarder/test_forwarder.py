@@ -310,5 +310,6 @@ def test_there_are_no_more_connections_than_the_limit(site: Site, tmp_path: Path
 def test_health_says_nothing_else(site: Site) -> None:
     health = f"http://{ADDRESS}:{HEALTH}"
     assert site.curl(STRANGER, f"{health}/healthz/ready")[0] == "200"
+    assert site.curl(STRANGER, "-0", "-H", "host:", f"{health}/healthz/ready")[0] == "200", "as HAProxy asks"
     for path in ("/", "/stats", "/healthz/ready/", "/quitquitquit"):
         assert site.curl(STRANGER, f"{health}{path}")[0] == "404"

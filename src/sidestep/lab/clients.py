@@ -256,6 +256,19 @@ async def _connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, b
     return Answer(ok=False, status=status, text=body, error=body.strip())
 
 
+async def balanced(port: int, header: str, *, deadline: float = DEADLINE) -> Answer:
+    """One GET on a connection of a load balancer, which begins with what the PROXY protocol says of its client."""
+
+    async def attempt() -> Answer:
+        async with _tcp(port) as (reader, writer):
+            writer.write(f"{header}GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
+            head, _, body = _text(await reader.read()).partition("\r\n\r\n")
+        status = head.split(" ", 2)[1] if head else "no byte"
+        return Answer(status == "200", status, body, _principal(body), error=body.strip()[:300])
+
+    return await _attempt(attempt, deadline)
+
+
 async def tcp_greeting(port: int, line: str = "NOOP", *, deadline: float = DEADLINE) -> Answer:
     """Read the greeting of a service that speaks first, then send a line and read the reply.
 

@@ -33,6 +33,7 @@ _STATS: Final = (
     r"cluster\..*\.client_ssl_socket_factory\..*",
     r"(http|tcp)\.(egress|ingress).*\.downstream_(cx|rq)_(total|active|[245]xx)",
     r"http\.ingress.*\.rbac\.(allowed|denied)",
+    r"proxy_proto\..*",
     r"listener\..*\.(downstream_cx_(total|active)|no_filter_chain_match|ssl\.(handshake|connection_error|fail_.*))",
 )
 

@@ -74,15 +74,18 @@ def _guarded(listener: Resource, machine: Machine, clients: Clients) -> Resource
         return {**listener, "filter_chains": [_within_tunnels(listener, machine)]}
     if "pipe" in _mapping(listener["address"]):
         return listener
-    filters = _filters(listener)
-    http = filters[-1]["name"] == _HTTP
-    inspects = http and clients.mutual_tls is not None
+    http = _filters(listener)[-1]["name"] == _HTTP
+    inspects = [
+        *([_PROXY_PROTOCOL] if clients.proxy_protocol else []),
+        *([_TLS_INSPECTOR] if http and clients.mutual_tls else []),
+    ]
     plain = _in_plain_text(listener, machine, clients, http=http)
-    by_tls = _by_tls(filters, machine, clients, http=http)
+    by_tls = _by_tls(listener, machine, clients, http=http)
     return {
         **listener,
-        **(_INSPECTING if inspects else {}),
-        "access_log": REFUSED_LOG,
+        # Until its first bytes are here, nothing tells whether a client may connect.
+        **({"listener_filters": inspects, "listener_filters_timeout": "5s"} if inspects else {}),
+        "access_log": [_naming(_balancer(clients), each) for each in REFUSED_LOG],
         "filter_chains": [*plain, *by_tls],
     }
 
@@ -97,8 +100,8 @@ def _in_plain_text(listener: Resource, machine: Machine, clients: Clients, *, ht
         return []
     asked = http and machine.credentials and str(listener["name"]).startswith("proxy|")
     passwords = _basic_auth() if asked else []
-    filters = [_for_clients(each, machine, _CLIENT, passwords) for each in _filters(listener)]
-    match: Resource = {}
+    filters = [_for_clients(each, machine, _client(clients), passwords) for each in _filters(listener)]
+    match = _from_balancers(clients)
     if http and clients.mutual_tls:
         match["transport_protocol"] = "raw_buffer"
     if clients.cidrs:
@@ -108,19 +111,28 @@ def _in_plain_text(listener: Resource, machine: Machine, clients: Clients, *, ht
     return [{"name": name, **({"filter_chain_match": match} if match else {}), "filters": filters}]
 
 
-def _by_tls(filters: Sequence[Resource], machine: Machine, clients: Clients, *, http: bool) -> list[Resource]:
+def _by_tls(listener: Resource, machine: Machine, clients: Clients, *, http: bool) -> list[Resource]:
     if clients.mutual_tls is None or (clients.unsafe_any_address and not http):
         return []
-    match: Resource = {"filter_chain_match": {"transport_protocol": "tls"}} if http else {}
+    match = _from_balancers(clients)
+    if http:
+        match["transport_protocol"] = "tls"
     return [
         {
             "name": "mutual-tls",
-            **match,
-            "filters": [_for_clients(each, machine, _CLIENT) for each in filters],
+            **({"filter_chain_match": match} if match else {}),
+            "filters": [_for_clients(each, machine, _client(clients)) for each in _filters(listener)],
             "transport_socket": _mutual_tls(machine, clients.mutual_tls.principals, http=http),
             "transport_socket_connect_timeout": "5s",
         }
     ]
+
+
+def _from_balancers(clients: Clients) -> Resource:
+    """By the address that the connection really comes from, whatever has been said of the client's."""
+    if clients.proxy_protocol is None:
+        return {}
+    return {"direct_source_prefix_ranges": [_range(network) for network in clients.proxy_protocol.from_]}
 
 
 def _range(network: str) -> Resource:
@@ -152,7 +164,9 @@ def _mutual_tls(machine: Machine, principals: Sequence[str], *, http: bool) -> R
 
 def _within_tunnels(listener: Resource, machine: Machine) -> Resource:
     """Who may open a tunnel was settled before; who has opened it is known here, too."""
-    return {"filters": [_for_clients(each, machine, _CLIENT_OF_TUNNEL) for each in _filters(listener)]}
+    assert machine.workload.spec.clients
+    client = {name: f"%FILTER_STATE({_NAMESPACE}.{name}:PLAIN)%" for name in _client(machine.workload.spec.clients)}
+    return {"filters": [_for_clients(each, machine, client) for each in _filters(listener)]}
 
 
 def _for_clients(
@@ -166,18 +180,31 @@ def _for_clients(
         config |= {
             **_FROM_OTHER_MACHINES,
             "http_filters": [*before, *_sequence(config["http_filters"])],
-            "upgrade_configs": [_upgrade(_mapping(each), before) for each in _sequence(config["upgrade_configs"])],
+            "upgrade_configs": [
+                _upgrade(_mapping(each), before, client) for each in _sequence(config["upgrade_configs"])
+            ],
         }
     if passwords:
         config["local_reply_config"] = _asking_for_passwords(config.get("local_reply_config"))
     return {**network_filter, "typed_config": config}
 
 
-def _upgrade(upgrade: Mapping[str, Json], before: Sequence[Json]) -> Resource:
+def _upgrade(upgrade: Mapping[str, Json], before: Sequence[Json], client: Mapping[str, str]) -> Resource:
     """A tunnel has filters of its own; other upgrades go through those of all requests."""
     if "filters" not in upgrade:
         return {**upgrade}
-    return {**upgrade, "filters": [*before, _REMEMBERED, *_sequence(upgrade["filters"])]}
+    known = [tunnel.remember(f"{_NAMESPACE}.{name}", value) for name, value in client.items()]
+    return {**upgrade, "filters": [*before, tunnel.remembered(*known), *_sequence(upgrade["filters"])]}
+
+
+def _client(clients: Clients) -> Mapping[str, str]:
+    """What the access log says of a client, beside its address."""
+    return {**_CLIENT, **_balancer(clients)}
+
+
+def _balancer(clients: Clients) -> Mapping[str, str]:
+    """What the access log says where the client's address is a balancer's word."""
+    return _BALANCER if clients.proxy_protocol else {}
 
 
 def _naming(client: Mapping[str, str], log: Mapping[str, Json]) -> Resource:
@@ -259,6 +286,8 @@ def _health(machine: Machine) -> Resource:
         http_filters=[check, extension("envoy.filters.http.router", "filters.http.router.v3.Router")],
         request_headers_timeout="10s",
         common_http_protocol_options={"idle_timeout": "60s"},
+        # As HAProxy asks, unless it is told otherwise.
+        http_protocol_options={"accept_http_10": True, "default_host_for_http_10": "health"},
     )
     return {
         TYPE: LISTENER,
@@ -288,17 +317,13 @@ _CLIENT: Final = {
     "downstream_peer_uri_san": "%DOWNSTREAM_PEER_URI_SAN%",
     "user": f"%DYNAMIC_METADATA({_NAMESPACE}:user)%",
 }
-_CLIENT_OF_TUNNEL: Final = {name: f"%FILTER_STATE({_NAMESPACE}.{name}:PLAIN)%" for name in _CLIENT}
-_REMEMBERED: Final = tunnel.remembered(
-    *(tunnel.remember(f"{_NAMESPACE}.{name}", value) for name, value in _CLIENT.items())
+_BALANCER: Final = {"downstream_direct_remote_address": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%"}
+_PROXY_PROTOCOL: Final = extension(
+    "envoy.filters.listener.proxy_protocol", "filters.listener.proxy_protocol.v3.ProxyProtocol"
 )
-_INSPECTING: Final[Resource] = {
-    "listener_filters": [
-        extension("envoy.filters.listener.tls_inspector", "filters.listener.tls_inspector.v3.TlsInspector")
-    ],
-    # Until its first bytes are here, nothing tells whether a client may connect.
-    "listener_filters_timeout": "5s",
-}
+_TLS_INSPECTOR: Final = extension(
+    "envoy.filters.listener.tls_inspector", "filters.listener.tls_inspector.v3.TlsInspector"
+)
 # As at an edge: what a client says of where a request comes from is added to, and its x-envoy-… headers do not count.
 _FROM_OTHER_MACHINES: Final[Resource] = {
     "use_remote_address": True,
