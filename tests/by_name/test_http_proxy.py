@@ -227,7 +227,9 @@ def test_http2_callers_are_served_by_their_authority(machine: Machine, authority
     assert http2(machine, headers + ([("host", host)] if host else [])) == status
 
 
-@pytest.mark.parametrize(("authority", "status"), [(TCP, "200"), ("example.com:443", "404"), ("127.0.0.1:22", "404")])
+@pytest.mark.parametrize(
+    ("authority", "status"), [(TCP, "200"), (REVIEWS, "200"), ("example.com:443", "404"), ("127.0.0.1:22", "404")]
+)
 def test_http2_callers_get_a_tunnel_to_an_egress_only(machine: Machine, authority: str, status: str) -> None:
     assert http2(machine, [(":method", "CONNECT"), (":authority", authority)]) == status
 

@@ -13,6 +13,7 @@ import h2.events
 import pytest
 
 from sidestep.onboard import bundles, load
+from sidestep.proxy.admin import Admin
 from tests import documents
 from tests.by_name.test_http_proxy import (
     AMBIGUOUS,
@@ -224,6 +225,22 @@ def test_many_tunnels_at_once_keep_to_themselves(machine: Machine) -> None:
                 assert json.loads(answer(connection)[2])["path"] == f"/crowd/{number}"
         wanted = {f"/crowd/{number}": "{}:{}".format(*each.getsockname()) for number, each in kept if number % 3 < 2}
         eventually("every client is logged with its address", lambda: crowd(machine) == wanted)
+
+
+def test_tunnels_share_the_connections_to_the_mesh(machine: Machine) -> None:
+    before = opened(machine)
+    for number in range(30):
+        with tunnel(machine, REVIEWS) as connection:
+            assert within(connection, get(REVIEWS, target=f"/{number}"))[0] == 200
+    assert opened(machine) - before < 5
+
+
+def opened(machine: Machine) -> int:
+    """How many connections to reviews there have been."""
+    name = "cluster.outbound|9080||reviews_bookinfo_svc_cluster_local.upstream_cx_total: "
+    stats = Admin(machine.bundle / "admin.sock").request("/stats?filter=upstream_cx_total").body.decode()
+    [count] = [line.removeprefix(name) for line in stats.splitlines() if line.startswith(name)]
+    return int(count)
 
 
 @contextmanager
