@@ -36,12 +36,12 @@ def listeners(machine: Machine) -> list[Resource]:
     proxy = machine.workload.spec.proxy
     if proxy is None:
         return []
-    asked = _manager(upgrades=[tunnel.CONNECT, *http.WEBSOCKET])
-    within = _manager(upgrades=http.WEBSOCKET, filters=[tunnel.NO_TUNNEL_WITHIN])
+    asked = _routing(upgrades=[tunnel.CONNECT, *http.WEBSOCKET])
+    within = _routing(upgrades=http.WEBSOCKET, filters=[tunnel.NO_TUNNEL_WITHIN])
     return [listener(f"{NAME}|{proxy.listen}", proxy.address, asked), tunnel.listener(within)]
 
 
-def _manager(*, upgrades: Sequence[Json], filters: Sequence[Json] = ()) -> Resource:
+def _routing(*, upgrades: Sequence[Json], filters: Sequence[Json] = ()) -> Resource:
     source: Resource = {"route_config_name": NAME, "config_source": from_file(_FILE, ".")}
     return http.connection_manager(
         routes={"rds": source},
