@@ -73,7 +73,7 @@ class Running:
         return json.loads(self._admin.request(path).body)
 
     def listeners(self) -> dict[str, tuple[str, int]]:
-        """Every listener that is open: name, and address and port really bound (of a socket its path, and 0)."""
+        """Every listener that is open: name, and address and port really bound (else its path or name, and 0)."""
         statuses = self.get("/listeners?format=json").get("listener_statuses", [])
         return {status["name"]: _bound(status["local_address"]) for status in statuses}
 
@@ -100,6 +100,8 @@ class Running:
 
 
 def _bound(address: Any) -> tuple[str, int]:
+    if "envoy_internal_address" in address:
+        return address["envoy_internal_address"]["server_listener_name"], 0
     if "pipe" in address:
         return address["pipe"]["path"], 0
     return address["socket_address"]["address"], address["socket_address"]["port_value"]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.by_name.test_http_proxy import TCP, answer, ask, connected, get
+from tests.by_name.test_http_proxy import REVIEWS, TCP, answer, ask, get
+from tests.by_name.test_tunnels import tunnel
 from tests.commands import run
 from tests.envoys import eventually
 
@@ -35,14 +36,17 @@ def added(machine: Machine, egress: str) -> Iterator[None]:
 
 def test_a_new_name_is_known_and_a_tunnel_to_another_goes_on(machine: Machine) -> None:
     listeners = (machine.bundle / "lds.json").read_bytes()
-    with connected(machine) as tunnel:
-        tunnel.sendall(f"CONNECT {TCP} HTTP/1.1\r\nhost: {TCP}\r\n\r\n".encode())
-        assert answer(tunnel)[0] == 200
+    with tunnel(machine, TCP) as of_bytes, tunnel(machine, REVIEWS) as of_requests:
         with added(machine, "  - {host: details.bookinfo, port: 9080, listen: none}\n"):
             assert (machine.bundle / "lds.json").read_bytes() == listeners
             eventually("the new name is known", lambda: ask(machine, get(DETAILS))[0] == 503)
-            tunnel.sendall(b"still there")
-            assert tunnel.recv(100) == b"still there"
+            of_bytes.sendall(b"still there")
+            assert of_bytes.recv(100) == b"still there"
+            of_requests.sendall(get(DETAILS).encode())
+            assert answer(of_requests)[0] == 503, "it is known in tunnels that were there before, too"
         eventually("the name is forgotten", lambda: ask(machine, get(DETAILS))[0] == 404)
-        tunnel.sendall(b"and still")
-        assert tunnel.recv(100) == b"and still"
+        of_bytes.sendall(b"and still")
+        assert of_bytes.recv(100) == b"and still"
+        for name, status in ((DETAILS, 404), (REVIEWS, 200)):
+            of_requests.sendall(get(name).encode())
+            assert answer(of_requests)[0] == status

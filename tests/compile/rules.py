@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 HOST_NAME = re.compile(r"[A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?)*\.?")
 HTTP = "envoy.filters.network.http_connection_manager"
 TCP = "envoy.filters.network.tcp_proxy"
+TUNNEL = "internal|tunnel"
+"""The listener where tunnels of requests end, and the cluster that leads there."""
 _UPGRADE = {"name": "upgrade", "present_match": True}
 SAFE_FOR_ANY_METHOD = {"connect-failure", "refused-stream", "reset-before-request"}
 IDEMPOTENT = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"}
@@ -59,13 +61,13 @@ class Made:
 
     @property
     def all_clusters(self) -> list[Any]:
-        resources: list[Any] = self.files["cds.json"]["resources"]
-        return resources
+        """All that lead out of this Envoy."""
+        return [each for each in self.files["cds.json"]["resources"] if each["name"] != TUNNEL]
 
     @property
     def all_listeners(self) -> list[Any]:
-        resources: list[Any] = self.files["lds.json"]["resources"]
-        return resources
+        """All that somebody can connect to."""
+        return [each for each in self.files["lds.json"]["resources"] if each["name"] != TUNNEL]
 
     @property
     def clusters(self) -> list[Any]:
@@ -91,7 +93,8 @@ class Made:
         return [filter_["typed_config"] for filter_ in self._filters() if filter_["name"] == HTTP]
 
     def _filters(self) -> list[Any]:
-        chains = [chain for listener in self.listeners for chain in listener["filter_chains"]]
+        ends = [each for each in self.files["lds.json"]["resources"] if each["name"] == TUNNEL]
+        chains = [chain for listener in [*self.listeners, *ends] for chain in listener["filter_chains"]]
         return [filter_ for chain in chains for filter_ in chain["filters"]]
 
     def route_configs(self) -> list[Any]:
@@ -104,7 +107,8 @@ class Made:
     def routes(self) -> list[Any]:
         """Every HTTP route to a service."""
         hosts = [host for config in self.route_configs() for host in config["virtual_hosts"]]
-        return [route for host in hosts for route in host["routes"] if "route" in route]
+        routes = [route for host in hosts for route in host["routes"] if "route" in route]
+        return [route for route in routes if route["route"]["cluster"] != TUNNEL]
 
     def listens(self) -> list[str]:
         """Every address that the spec says, as it is written."""
@@ -295,12 +299,12 @@ def http2_connections_are_spread(made: Made) -> None:
 
 
 def what_needs_http1_has_it(made: Made) -> None:
-    """A WebSocket cannot be carried over HTTP/2 to a sidecar, nor what comes through a tunnel."""
+    """A WebSocket cannot be carried over HTTP/2 to a sidecar."""
     names = {cluster["name"]: port for port, cluster in made.calls() if is_upgraded(port)}
     for host in (host for config in made.route_configs() for host in config["virtual_hosts"]):
         routes = [route for route in host["routes"] if route.get("route", {}).get("cluster") in names]
         for route in routes:
-            upgrades = tunnels(route) or _UPGRADE in route["match"].get("headers", [])
+            upgrades = _UPGRADE in route["match"].get("headers", [])
             assert upgrades == route["route"]["cluster"].startswith("outbound-upgrade|")
         assert not routes or any(route["route"]["cluster"].startswith("outbound-upgrade|") for route in routes)
 
@@ -369,6 +373,7 @@ def a_forwarder_serves_its_clients_alone(made: Made) -> None:
     _passwords_are_asked_for(made, clients)
 
 
+PROXY_PROTOCOL = "envoy.filters.listener.proxy_protocol"
 LOOPBACK = ("127.", "[::1]:")
 
 
@@ -382,8 +387,26 @@ def _asks_for_a_certificate(transport_socket: Any) -> bool:
 def _asks_for_an_address(chain: Any, clients: Clients) -> bool:
     if clients.unsafe_any_address:
         return True
-    ranges = chain["filter_chain_match"]["source_prefix_ranges"]
-    return [f"{each['address_prefix']}/{each['prefix_len']}" for each in ranges] == clients.cidrs
+    return _networks(chain["filter_chain_match"]["source_prefix_ranges"]) == clients.cidrs
+
+
+def _networks(ranges: Any) -> list[str]:
+    return [f"{each['address_prefix']}/{each['prefix_len']}" for each in ranges]
+
+
+def a_balancer_is_known_by_its_own_address(made: Made) -> None:
+    """It says who its client is; whoever else says so, or a balancer that does not, is not let in."""
+    clients = made.machine.workload.spec.clients
+    wanted = clients.proxy_protocol.from_ if clients and clients.proxy_protocol else []
+    for listener in (each for each in made.listeners if "pipe" not in each["address"]):
+        for chain in listener["filter_chains"]:
+            really_from = chain.get("filter_chain_match", {}).get("direct_source_prefix_ranges", [])
+            assert _networks(really_from) == wanted
+        filters = listener.get("listener_filters", [])
+        headers = [index for index, each in enumerate(filters) if each["name"] == PROXY_PROTOCOL]
+        assert headers == ([0] if wanted else []), "before anything else is read, and only where a balancer is known"
+        for index in headers:
+            assert set(filters[index]["typed_config"]) == {"@type"}, "nothing is allowed that Envoy refuses by default"
 
 
 def _passwords_are_asked_for(made: Made, clients: Clients) -> None:
@@ -429,6 +452,7 @@ STATISTICS = {
     "cluster.outbound|9080||a_b.upstream_cx_connect_fail": True,
     "listener_manager.lds.update_rejected": True,
     "cluster_manager.cds.update_success": True,
+    "proxy_proto.not_found_disallowed": True,
     "cluster.outbound|9080||a_b.upstream_rq_503": False,
     "cluster.outbound|9080||a_b.assignment_stale": False,
     "cluster.outbound|9080||a_b.circuit_breakers.default.cx_open": False,
@@ -491,6 +515,8 @@ def the_proxy_is_not_open(made: Made) -> None:
         clusters = {cluster["name"]: cluster for cluster in made.clusters}
         for host in config["virtual_hosts"]:
             for route in (route for route in host["routes"] if "route" in route):
+                if route["route"].get("cluster") == TUNNEL:
+                    continue
                 _, number, _, name = re.split(r"\|", route["route"]["cluster"])
                 assert route["route"]["cluster"] in clusters
                 assert host["domains"][0] == f"{name}:{number}"
@@ -590,6 +616,7 @@ RULES: list[Callable[[Made], None]] = [
     nothing_listens_where_the_spec_does_not_say,
     admin_is_a_socket_of_the_owner,
     a_forwarder_serves_its_clients_alone,
+    a_balancer_is_known_by_its_own_address,
     no_port_is_shared,
     secrets_are_shared,
     statistics_are_limited,

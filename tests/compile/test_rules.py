@@ -15,7 +15,7 @@ from sidestep.onboard import Bundle, bundles, load
 from tests import documents
 from tests.certificates import issue_into
 from tests.commands import run
-from tests.compile import cases, ingress_rules, rules
+from tests.compile import cases, ingress_rules, rules, tunnel_rules
 from tests.compile.rules import RULES, Made
 from tests.envoys import accepted, eventually, running
 from tests.free_ports import free_port
@@ -31,6 +31,7 @@ EXAMPLE = "several-gateways-by-address-stand-in-for-each-other-in-order"
 PROXY = "an-http-proxy-serves-every-egress-by-name"
 UPGRADED = "|9080||reviews.bookinfo.svc.cluster.local"
 FORWARDER = "the-clients-of-a-forwarder-are-those-of-its-spec"
+BALANCED = "balancers-say-who-the-clients-of-a-forwarder-are"
 each_rule = pytest.mark.parametrize("rule", RULES, ids=[rule.__name__ for rule in RULES])
 
 
@@ -50,7 +51,7 @@ def test_holds_in_every_case(rule: Callable[[Made], None]) -> None:
 def test_all_hold_in_what_nobody_wrote(spec: list[Fields], tmp_path_factory: pytest.TempPathFactory) -> None:
     file = documents.write(tmp_path_factory.getbasetemp() / "spec.yaml", *spec)
     [bundle] = bundles(load([file]))
-    for rule in (*RULES, *ingress_rules.RULES):
+    for rule in (*RULES, *ingress_rules.RULES, *tunnel_rules.RULES):
         rule(made(bundle))
 
 
@@ -97,9 +98,13 @@ def repeat(value: list[Any]) -> None:
     value.append(value[0])
 
 
+def http_listener(files: Any) -> Any:
+    return next(each for each in files["lds.json"]["resources"] if each["name"].endswith(":9080"))
+
+
 def chains(files: Any) -> Any:
     """Of a listener for HTTP."""
-    return next(each for each in files["lds.json"]["resources"] if each["name"].endswith(":9080"))["filter_chains"]
+    return http_listener(files)["filter_chains"]
 
 
 def downstream_tls(files: Any) -> Any:
@@ -135,7 +140,7 @@ BREAKS: list[tuple[Callable[[Made], None], Callable[[Any], object]]] = [
         rules.http2_connections_are_spread,
         lambda f: [each.pop("common_http_protocol_options") for each in http_options(f)],
     ),
-    (rules.what_needs_http1_has_it, lambda f: by_name(f)[0]["route"].update(cluster=f"outbound{UPGRADED}")),
+    (rules.what_needs_http1_has_it, lambda f: by_name(f)[1]["route"].update(cluster=f"outbound{UPGRADED}")),
     (rules.what_needs_http1_has_it, lambda f: by_name(f)[-1]["route"].update(cluster=f"outbound-upgrade{UPGRADED}")),
     (
         rules.the_mesh_sees_who_calls,
@@ -164,6 +169,18 @@ BREAKS: list[tuple[Callable[[Made], None], Callable[[Any], object]]] = [
             lambda f: chains(f)[0]["filters"][0]["typed_config"].update(use_remote_address=False),
             lambda f: first(f["rds.json"]).pop("request_headers_to_remove"),
             lambda f: proxy_filters(f).pop(1),
+        )
+    ),
+    *(
+        (rules.a_balancer_is_known_by_its_own_address, break_)
+        for break_ in (
+            lambda f: chains(f)[0]["filter_chain_match"].pop("direct_source_prefix_ranges"),
+            lambda f: chains(f)[1]["filter_chain_match"]["direct_source_prefix_ranges"][0].update(prefix_len=8),
+            lambda f: http_listener(f)["listener_filters"].reverse(),
+            lambda f: first(f["lds.json"])["listener_filters"].pop(0),
+            lambda f: first(f["lds.json"])["listener_filters"][0]["typed_config"].update(
+                allow_requests_without_proxy_protocol=True
+            ),
         )
     ),
     (rules.no_port_is_shared, lambda f: first(f["lds.json"]).update(enable_reuse_port=True)),
@@ -219,6 +236,7 @@ BREAKS: list[tuple[Callable[[Made], None], Callable[[Any], object]]] = [
 
 EXAMPLES: dict[Callable[[Made], None], str] = {
     rules.a_forwarder_serves_its_clients_alone: FORWARDER,
+    rules.a_balancer_is_known_by_its_own_address: BALANCED,
     rules.the_proxy_is_not_open: PROXY,
     rules.rest_is_as_strict_as_grpc: "rest-calls-become-grpc",
     rules.what_needs_http1_has_it: "http1-callers-are-carried-over-http2",
@@ -234,7 +252,7 @@ def http_options(files: Any) -> list[Any]:
 @pytest.mark.parametrize(("rule", "break_"), BREAKS, ids=[rule.__name__ for rule, _ in BREAKS])
 def test_notices_when_it_is_broken(rule: Callable[[Made], None], break_: Callable[[Any], object]) -> None:
     case = EXAMPLES.get(rule, EXAMPLE)
-    whole = made(cases.bundles(case)["forwarder" if case == FORWARDER else "billing"])
+    whole = made(cases.bundles(case)["forwarder" if case in {FORWARDER, BALANCED} else "billing"])
     files = json.loads(json.dumps(whole.files))
     break_(files)
     broken = dict(whole.tree.files) | {name: File(json.dumps(value).encode()) for name, value in files.items()}

@@ -1,6 +1,6 @@
 """An application on a machine that knows nothing of the mesh: run there, it says in JSON what it got.
 
-``python -m tests.forwarder.client WHAT HOST:PORT [--certificates DIRECTORY] [--proxy HOST:PORT]``
+``python -m tests.forwarder.client WHAT HOST:PORT [--certificates DIRECTORY] [--proxy HOST:PORT] [--first HEX]``
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ DEADLINE = 10
 def main() -> None:
     """What the arguments say."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["greeting", "echo", "grpc", "hold"])
+    parser.add_argument("what", choices=["greeting", "echo", "get", "grpc", "hold"])
     parser.add_argument("address")
     parser.add_argument("--certificates", type=Path)
     parser.add_argument("--proxy")
+    parser.add_argument("--first", type=bytes.fromhex, default=b"", help="what is sent before anything else")
     parser.add_argument("--connections", type=int, default=1)
     arguments = parser.parse_args()
     try:
@@ -38,16 +39,24 @@ def _do(arguments: argparse.Namespace) -> str:
         return _grpc(arguments.address, arguments.proxy)
     if arguments.what == "hold":
         return _hold(arguments.address, arguments.connections)
-    with _connected(arguments.address, arguments.certificates) as connection:
+    with _connected(arguments.address, arguments.certificates, arguments.first) as connection:
         if arguments.what == "greeting":
             return connection.recv(1000).decode()
+        if arguments.what == "get":
+            return _get(connection)
         connection.sendall(b"ping")
         return connection.recv(1000).decode()
 
 
-def _connected(address: str, certificates: Path | None) -> socket.socket:
+def _get(connection: socket.socket) -> str:
+    connection.sendall(b"GET / HTTP/1.1\r\nhost: reviews.bookinfo:9080\r\nconnection: close\r\n\r\n")
+    return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+
+
+def _connected(address: str, certificates: Path | None, first: bytes = b"") -> socket.socket:
     host, _, port = address.rpartition(":")
     connection = socket.create_connection((host, int(port)), DEADLINE)
+    connection.sendall(first)
     if certificates is None:
         return connection
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

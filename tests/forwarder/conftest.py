@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 ADDRESS, ANOTHER = "10.99.0.2", "10.99.0.3"
 """The forwarder's host has two, so that a second one fits beside the first."""
 UNTOUCHED, STRANGER = "untouched", "stranger"
+UNTOUCHED_ADDRESS, STRANGER_ADDRESS = "10.99.0.10", "10.99.0.20"
 HTTP, GRPC, TCP, GREETING, TLS_PORT = 9080, 50051, 9000, 2525, 9443
 PROXY, HEALTH = 3128, 15021
 FLUSHING = ("--disable-hot-restart", "--file-flush-interval-msec", "20")
@@ -76,6 +77,19 @@ class Site:
         answer: dict[str, str] = json.loads(done.stdout)
         return answer
 
+    @contextmanager
+    def program(self, machine: str, name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """One of this folder's programs on one of the machines; ``ready`` is its first line."""
+        command = [*self.on(machine), sys.executable, "-m", f"tests.forwarder.{name}", *arguments]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+            try:
+                assert process.stdout
+                assert process.stdout.readline() == "ready\n"
+                yield process
+            finally:
+                process.terminate()
+
     def certificates(self, of: str) -> Path:
         """A directory with the certificate of a pod or of the lab's machine."""
         return self.lab / "machine" / "bundle" / "certs" if of == "billing" else self.lab / "mesh" / of
@@ -108,8 +122,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with Network() as network:
         network.add("forwarder", ADDRESS)
         run("ip", "-n", network.pods["forwarder"], "address", "add", f"{ANOTHER}/24", "dev", "eth0")
-        network.add(UNTOUCHED, "10.99.0.10")
-        network.add(STRANGER, "10.99.0.20")
+        network.add(UNTOUCHED, UNTOUCHED_ADDRESS)
+        network.add(STRANGER, STRANGER_ADDRESS)
         site = Site(network, directory)
         command = [*site.on("forwarder"), sys.executable, "-m", "sidestep", "lab", "--scenario", "by-host"]
         with subprocess.Popen([*command, "--keep", str(directory)], stdout=subprocess.PIPE, text=True) as lab:

@@ -111,6 +111,31 @@ def test_by_name(site: Site) -> None:
 
 
 @pytest.mark.usefixtures("forwarder")
+def test_requests_in_a_tunnel_come_from_its_client(site: Site) -> None:
+    forged = ["-H", "x-forwarded-for: 127.0.0.1", "-H", "x-envoy-peer-metadata-id: forged", "-H", "x-a: b"]
+    url = f"http://{REVIEWS}:{HTTP}/"
+    status, body, _ = site.curl(UNTOUCHED, "-p", "-x", f"http://{ADDRESS}:{PROXY}", *forged, url)
+    seen = json.loads(body)["headers"]
+    assert (status, seen["x-a"]) == ("200", "b")
+    assert seen["x-forwarded-for"].replace(" ", "") == "127.0.0.1,10.99.0.10"
+    assert seen["x-envoy-peer-metadata-id"].startswith("sidecar~0.0.0.0~billing-")
+
+
+def test_requests_in_a_tunnel_are_logged_with_their_client(site: Site, forwarder: Running) -> None:
+    url = f"http://{REVIEWS}:{HTTP}/in-a-tunnel"
+    assert site.curl(UNTOUCHED, "-p", "-x", f"http://{ADDRESS}:{PROXY}", url)[0] == "200"
+    certificate = tls_to_proxy(site, "billing")
+    assert site.curl(STRANGER, "-p", "-x", f"https://{ADDRESS}:{PROXY}", *certificate, url)[0] == "200"
+
+    def logged() -> list[tuple[str, str | None]] | None:
+        calls = [each for each in log(forwarder) if each.get("path") == "/in-a-tunnel"]
+        who = [(each["downstream_remote_address"].partition(":")[0], each["downstream_peer_uri_san"]) for each in calls]
+        return who if len(who) == 2 else None
+
+    assert eventually("both are logged", logged) == [("10.99.0.10", None), ("10.99.0.20", IDENTITY)]
+
+
+@pytest.mark.usefixtures("forwarder")
 @pytest.mark.parametrize("what", ["greeting", "echo"])
 @pytest.mark.parametrize("port", [HTTP, TCP, GREETING])
 def test_another_address_sees_no_byte(site: Site, what: str, port: int) -> None:
@@ -223,6 +248,10 @@ def test_passwords(site: Site, tmp_path: Path) -> None:
             assert 'proxy-authenticate: Basic realm="sidestep"' in head
             _, said, code = site.curl(UNTOUCHED, "-v", *proxy, "-p", *wrong, url)
             assert (code, "407" in said) == (56, True)
+        status, body, _ = site.curl(UNTOUCHED, *proxy, "-p", "-U", "ada:countess", f"{url}in-a-tunnel")
+        assert status == "200"
+        assert not {"proxy-authorization", "x-sidestep-user"} & set(json.loads(body)["headers"])
+        assert eventually("the user is logged", lambda: users_of(forwarder, "/in-a-tunnel")) == ["ada"]
         assert site.curl(STRANGER, *proxy, "-U", "ada:countess", url)[0] == "000"
         with_certificate = tls_to_proxy(site, "billing")
         assert site.curl(STRANGER, "-x", f"https://{ANOTHER}:{PROXY}", *with_certificate, url)[0] == "200"
@@ -230,6 +259,10 @@ def test_passwords(site: Site, tmp_path: Path) -> None:
         named = eventually("users are logged", lambda: {each["user"] for each in log(forwarder) if each.get("user")})
         assert named == {"ada"}
         assert "countess" not in forwarder.log.read_text(encoding="utf-8")
+
+
+def users_of(forwarder: Running, path: str) -> list[Any]:
+    return [each["user"] for each in log(forwarder) if each.get("path") == path]
 
 
 def test_changed_passwords_count_without_a_restart(site: Site, tmp_path: Path) -> None:
@@ -253,6 +286,13 @@ def test_a_client_that_asks_too_much_is_told_so(site: Site, tmp_path: Path) -> N
         done = site.run(UNTOUCHED, "curl", "-s", "-w", "%{http_code}\n", *urls)
         assert "429" in done.stdout, codes
         assert site.curl(STRANGER, urls[0])[0] == "200", "another client has a bucket of its own"
+        urls = [f"http://{REVIEWS}:{HTTP}/"] * 12
+        tunnel = ["-p", "-x", f"http://{ANOTHER}:{PROXY}"]
+        done = site.run(
+            UNTOUCHED, "curl", "-s", "-o", "/dev/null", "-w", "%{http_connect} %{http_code}\n", *tunnel, *urls
+        )
+        assert "429" in done.stdout, "in a tunnel requests count, too"
+        assert site.curl(STRANGER, *tunnel, urls[0])[0] == "200"
 
 
 def test_there_are_no_more_connections_than_the_limit(site: Site, tmp_path: Path) -> None:
@@ -260,11 +300,16 @@ def test_there_are_no_more_connections_than_the_limit(site: Site, tmp_path: Path
         answer = site.client(UNTOUCHED, "hold", f"{ANOTHER}:{TCP}", "--connections", "9")
         assert answer["got"] == "5"
         assert site.curl(UNTOUCHED, f"http://{ANOTHER}:{HEALTH}/healthz/ready")[0] == "200"
+        slow = [["-o", "/dev/null", f"http://{REVIEWS}:{HTTP}/slow?ms=1000&{number}"] for number in range(9)]
+        parallel = ["curl", "-sZp", "--parallel-immediate", "-w", "%{http_code}\n", "-x", f"http://{ANOTHER}:{PROXY}"]
+        done = site.run(UNTOUCHED, *parallel, *(part for each in slow for part in each))
+        assert sorted(done.stdout.split()) == ["000"] * 4 + ["200"] * 5, "a tunnel is one connection"
 
 
 @pytest.mark.usefixtures("forwarder")
 def test_health_says_nothing_else(site: Site) -> None:
     health = f"http://{ADDRESS}:{HEALTH}"
     assert site.curl(STRANGER, f"{health}/healthz/ready")[0] == "200"
+    assert site.curl(STRANGER, "-0", "-H", "host:", f"{health}/healthz/ready")[0] == "200", "as HAProxy asks"
     for path in ("/", "/stats", "/healthz/ready/", "/quitquitquit"):
         assert site.curl(STRANGER, f"{health}{path}")[0] == "404"

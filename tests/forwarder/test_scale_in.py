@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +14,6 @@ from tests.envoys import eventually
 from tests.forwarder.conftest import ADDRESS, ANOTHER, HEALTH, HTTP, TCP, UNTOUCHED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.envoys import Running
@@ -28,27 +25,13 @@ CLIENTS = {"cidrs": ["10.99.0.0/24"]}
 BALANCER = "127.0.0.1:8000"
 
 
-@contextmanager
-def program(site: Site, name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """One of this folder's programs on the untouched machine; ``ready`` is its first line."""
-    command = [*site.on(UNTOUCHED), sys.executable, "-m", f"tests.forwarder.{name}", *arguments]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
-        try:
-            assert process.stdout
-            assert process.stdout.readline() == "ready\n"
-            yield process
-        finally:
-            process.terminate()
-
-
 def test_nothing_fails_when_one_of_two_goes(site: Site, tmp_path: Path) -> None:
     both = [f"{address}:{HTTP}" for address in (ADDRESS, ANOTHER)]
     with (
         site.forwarder(tmp_path / "one", ADDRESS, clients=CLIENTS) as leaving,
         site.forwarder(tmp_path / "two", ANOTHER, clients=CLIENTS) as staying,
-        program(site, "balancer", BALANCER, *both, "--health", str(HEALTH)) as balancer,
-        program(site, "load", BALANCER) as load,
+        site.program(UNTOUCHED, "balancer", BALANCER, *both, "--health", str(HEALTH)) as balancer,
+        site.program(UNTOUCHED, "load", BALANCER) as load,
     ):
         eventually("both are called", lambda: min(answered(leaving), answered(staying)) > 50)
         admin = Admin(leaving.directory / "admin.sock")

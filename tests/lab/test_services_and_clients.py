@@ -15,6 +15,7 @@ import pytest
 
 from sidestep.lab import clients
 from sidestep.lab.client_certificate import principal
+from sidestep.lab.load import keep_calling
 from sidestep.lab.services import (
     GRPC_SERVICE,
     serve_application,
@@ -197,7 +198,7 @@ def test_a_slow_request_does_not_keep_a_service_alive() -> None:
 
 def test_a_load_counts_what_succeeds() -> None:
     async def run() -> None:
-        async with serve_http("reviews") as port, clients.load(port, concurrency=4) as load:
+        async with serve_http("reviews") as port, keep_calling(port, concurrency=4) as load:
             await load.more(50)
         assert load.total >= 50
         assert load.failed == 0
@@ -208,9 +209,9 @@ def test_a_load_counts_what_succeeds() -> None:
 def test_a_load_counts_what_fails_and_keeps_the_first_errors() -> None:
     async def run() -> None:
         async with serve_http("reviews") as port:
-            async with clients.load(port, path="/status/503", concurrency=4) as refused:
+            async with keep_calling(port, path="/status/503", concurrency=4) as refused:
                 await refused.more(20)
-            async with clients.load(free_port(), concurrency=2) as closed:
+            async with keep_calling(free_port(), concurrency=2) as closed:
                 await closed.more(10)
         assert refused.failed == refused.total
         assert refused.errors[0].startswith("503")

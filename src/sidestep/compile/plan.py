@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sidestep.compile.envoy import application, bootstrap, clusters, forwarder, inbound, listeners, proxy, secrets
+from sidestep.compile.envoy import (
+    application,
+    bootstrap,
+    clusters,
+    forwarder,
+    inbound,
+    listeners,
+    proxy,
+    secrets,
+    tunnel,
+)
 from sidestep.compile.envoy.peer_metadata import PeerMetadata
 
 if TYPE_CHECKING:
@@ -45,7 +55,7 @@ def compile_machine(machine: Machine) -> Plan:
             *inbound.ingress(machine, metadata),
         ],
         routes=proxy.routes(machine, metadata),
-        clusters=[*clusters.egress(machine), *application.clusters(machine)],
+        clusters=[*clusters.egress(machine), *tunnel.clusters(machine), *application.clusters(machine)],
         identity=secrets.identity(),
         roots=secrets.roots(),
     )

@@ -10,10 +10,11 @@ import json
 import re
 import time
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import grpc
+import grpc.aio
 import httpx2
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus, WebSocketException
@@ -33,7 +34,6 @@ CHANNEL_OPTIONS = (
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),
 )
-_KEPT_ERRORS = 5
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,11 @@ async def http1(
     """
     if not by_name:
         request = _request(port, path, body, headers)
-        return await _attempt(lambda: _http(request, _http_client()), deadline)
+        return await _attempt(lambda: _http(request, http_client()), deadline)
     request = httpx2.Request(
         "GET" if body is None else "POST", f"http://{by_name}{path}", content=body, headers=headers
     )
-    return await _attempt(lambda: _http(request, _http_client(proxy=_proxy(port))), deadline)
+    return await _attempt(lambda: _http(request, http_client(proxy=_proxy(port))), deadline)
 
 
 def _proxy(port: int) -> str:
@@ -89,7 +89,7 @@ async def unix(path: Path, *, deadline: float = DEADLINE) -> Answer:
 async def at(address: str, port: int, name: str, *, deadline: float = DEADLINE) -> Answer:
     """One GET to a name that stands for an address."""
     request = httpx2.Request("GET", f"http://{address}:{port}/", headers={"host": f"{name}:{port}"})
-    return await _attempt(lambda: _http(request, _http_client()), deadline)
+    return await _attempt(lambda: _http(request, http_client()), deadline)
 
 
 async def http2(
@@ -102,7 +102,7 @@ async def http2(
 ) -> Answer:
     """The same over HTTP/2 with prior knowledge."""
     request = _request(port, path, body, headers)
-    return await _attempt(lambda: _http(request, _http_client(http2=True)), deadline)
+    return await _attempt(lambda: _http(request, http_client(http2=True)), deadline)
 
 
 def _request(port: int, path: str, body: bytes | None, headers: Mapping[str, str] | None) -> httpx2.Request:
@@ -118,7 +118,8 @@ async def _http(request: httpx2.Request, client: httpx2.AsyncClient) -> Answer:
     return Answer(response.is_success, str(response.status_code), text, _principal(text), error=error)
 
 
-def _http_client(*, http2: bool = False, connections: int = 1, proxy: str | None = None) -> httpx2.AsyncClient:
+def http_client(*, http2: bool = False, connections: int = 1, proxy: str | None = None) -> httpx2.AsyncClient:
+    """A client that calls as is, or through a proxy, whatever the environment says."""
     limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
     return httpx2.AsyncClient(
         http1=not http2, http2=http2, verify=False, trust_env=False, timeout=DEADLINE, limits=limits, proxy=proxy
@@ -128,21 +129,36 @@ def _http_client(*, http2: bool = False, connections: int = 1, proxy: str | None
 async def grpc_unary(port: int, message: str = "hello", *, by_name: str = "", deadline: float = DEADLINE) -> Answer:
     """One gRPC call: a message for a message. gRPC calls a proxy by CONNECT."""
 
-    def call(channel: grpc.Channel) -> list[bytes]:
-        method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_method("Unary"))
-        return [method(message.encode(), timeout=deadline)]
+    async with grpc_channel(port, by_name) as channel:
+        return await grpc_on(channel, message, deadline=deadline)
 
-    return await _grpc(port, call, [message], deadline, by_name)
+
+def grpc_channel(port: int, by_name: str = "", authority: str = "") -> grpc.aio.Channel:
+    """A channel that is not open yet; with ``by_name`` through a proxy, in which it asks for ``authority`` if any."""
+    way: list[tuple[str, str | int]] = [("grpc.http_proxy", _proxy(port))] if by_name else [*NO_PROXY]
+    way += [("grpc.default_authority", authority)] if authority else []
+    return grpc.aio.insecure_channel(by_name or f"127.0.0.1:{port}", options=[*CHANNEL_OPTIONS, *way])
+
+
+async def grpc_on(channel: grpc.aio.Channel, message: str = "hello", *, deadline: float = DEADLINE) -> Answer:
+    """The same on a channel that is kept."""
+    method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_method("Unary"))
+
+    async def call() -> list[bytes]:
+        return [await method(message.encode())]
+
+    return await _grpc(call(), [message], deadline)
 
 
 async def grpc_server_stream(port: int, message: str = "hello", *, deadline: float = DEADLINE) -> Answer:
     """One gRPC call: three messages for one."""
+    async with grpc_channel(port) as channel:
+        method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(_method("ServerStream"))
 
-    def call(channel: grpc.Channel) -> list[bytes]:
-        method: grpc.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(_method("ServerStream"))
-        return [*method(message.encode(), timeout=deadline)]
+        async def call() -> list[bytes]:
+            return [reply async for reply in method(message.encode())]
 
-    return await _grpc(port, call, [message] * 3, deadline)
+        return await _grpc(call(), [message] * 3, deadline)
 
 
 async def grpc_client_stream(
@@ -154,7 +170,7 @@ async def grpc_client_stream(
         method: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(_method("ClientStream"))
         return [method(iter([message.encode() for message in messages]), timeout=deadline)]
 
-    return await _grpc(port, call, messages, deadline)
+    return await _grpc_in_thread(port, call, messages, deadline)
 
 
 async def grpc_bidi(port: int, messages: Sequence[str] = ("a", "b", "c"), *, deadline: float = DEADLINE) -> Answer:
@@ -164,37 +180,35 @@ async def grpc_bidi(port: int, messages: Sequence[str] = ("a", "b", "c"), *, dea
         method: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(_method("Bidi"))
         return [*method(iter([message.encode() for message in messages]), timeout=deadline)]
 
-    return await _grpc(port, call, messages, deadline)
+    return await _grpc_in_thread(port, call, messages, deadline)
 
 
 def _method(name: str) -> str:
     return f"/{GRPC_SERVICE}/{name}"
 
 
-async def _grpc(
-    port: int,
-    call: Callable[[grpc.Channel], list[bytes]],
-    expected: Sequence[str],
-    deadline: float,
-    by_name: str = "",
+async def _grpc_in_thread(
+    port: int, call: Callable[[grpc.Channel], list[bytes]], expected: Sequence[str], deadline: float
 ) -> Answer:
-    """Calls in a thread: grpc.aio reports INTERNAL, not the status, where a call ends while a message is being sent."""
-    target = by_name or f"127.0.0.1:{port}"
-    way: Sequence[tuple[str, str | int]] = [("grpc.http_proxy", _proxy(port))] if by_name else NO_PROXY
+    """For streams of messages: grpc.aio says INTERNAL, not the status, where a call ends while one is being sent."""
 
-    def made() -> list[str]:
-        with grpc.insecure_channel(target, options=[*CHANNEL_OPTIONS, *way]) as channel:
-            return [reply.decode() for reply in call(channel)]
+    def made() -> list[bytes]:
+        with grpc.insecure_channel(f"127.0.0.1:{port}", options=[*CHANNEL_OPTIONS, *NO_PROXY]) as channel:
+            return call(channel)
 
+    return await _grpc(asyncio.to_thread(made), expected, 2 * deadline)  # the call itself ends by its own
+
+
+async def _grpc(call: Awaitable[list[bytes]], expected: Sequence[str], deadline: float) -> Answer:
     async def attempt() -> Answer:
         try:
-            replies = await asyncio.to_thread(made)
+            replies = [reply.decode() for reply in await call]
         except grpc.RpcError as error:
             return Answer(ok=False, status=error.code().name, error=error.details() or "")
         got = [message for reply in replies for message in json.loads(reply)["messages"]]
         return _compared(Answer(ok=True, status="OK", text="\n".join(replies)), got, list(expected))
 
-    return await _attempt(attempt, 2 * deadline)  # the call itself ends by its own
+    return await _attempt(attempt, deadline)
 
 
 async def tcp_echo(
@@ -233,6 +247,19 @@ async def _connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, b
     length = re.search(r"(?im)^content-length: (\d+)", head)
     body = _text(await reader.readexactly(int(length[1]))) if length else ""
     return Answer(ok=False, status=status, text=body, error=body.strip())
+
+
+async def balanced(port: int, header: str, *, deadline: float = DEADLINE) -> Answer:
+    """One GET on a connection of a load balancer, which begins with what the PROXY protocol says of its client."""
+
+    async def attempt() -> Answer:
+        async with _tcp(port) as (reader, writer):
+            writer.write(f"{header}GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
+            head, _, body = _text(await reader.read()).partition("\r\n\r\n")
+        status = head.split(" ", 2)[1] if head else "no byte"
+        return Answer(status == "200", status, body, _principal(body), error=body.strip()[:300])
+
+    return await _attempt(attempt, deadline)
 
 
 async def tcp_greeting(port: int, line: str = "NOOP", *, deadline: float = DEADLINE) -> Answer:
@@ -297,80 +324,18 @@ async def _websocket(uri: str, messages: Sequence[str], proxy: str | None) -> An
     return _compared(answer, got, list(messages))
 
 
-@dataclass
-class Load:
-    """What a running load has seen so far."""
-
-    total: int = 0
-    failed: int = 0
-    errors: list[str] = field(default_factory=list)
-    """The first few, as text."""
-    longest: float = 0.0
-    """Seconds that the slowest took."""
-    cut: int = 0
-    """Answers that had begun and did not end: nobody can ask again for those. Not among the failed ones."""
-    concurrency: int = 0
-    """How many callers there are."""
-
-    async def more(self, requests: int, *, deadline: float = 30.0) -> None:
-        """Wait until so many more requests have been answered, or raise `TimeoutError`."""
-        target = self.total + requests
-        async with asyncio.timeout(deadline):
-            while self.total < target:
-                await asyncio.sleep(0.005)
-
-    def count(self, error: str, seconds: float = 0.0) -> None:
-        """Count one request; ``error`` is empty where it succeeded."""
-        self.total += 1
-        self.longest = max(self.longest, seconds)
-        if error:
-            self.failed += 1
-            self.errors += [error] if len(self.errors) < _KEPT_ERRORS else []
-
-
-@asynccontextmanager
-async def load(port: int, *, path: str = "/", concurrency: int = 8) -> AsyncIterator[Load]:
-    """Send GET requests over kept-alive HTTP/1.1 connections for as long as the block lasts.
-
-    At the end of the block every request in flight is waited for, so the counts are complete after it.
-    """
-    counts, stopping = Load(concurrency=concurrency), asyncio.Event()
-    url = f"http://127.0.0.1:{port}{path}"
-    async with _http_client(connections=concurrency) as client:
-        callers = [asyncio.create_task(_requests(client, url, counts, stopping)) for _ in range(concurrency)]
-        try:
-            yield counts
-        finally:
-            stopping.set()
-            await asyncio.gather(*callers)
-
-
-async def _requests(client: httpx2.AsyncClient, url: str, counts: Load, stopping: asyncio.Event) -> None:
-    while not stopping.is_set():
-        started = time.perf_counter()
-        try:
-            response = await client.get(url)
-            error = "" if response.status_code == 200 else f"{response.status_code} {response.text[:200]}"
-        except httpx2.HTTPError as failure:
-            error = _words(failure)
-            if "message body" in error:
-                counts.cut += 1
-                continue
-        counts.count(error, time.perf_counter() - started)
-        await asyncio.sleep(0.01 if error else 0)
-
-
 async def _attempt(call: Callable[[], Awaitable[Answer]], deadline: float) -> Answer:
     started = time.perf_counter()
     try:
         async with asyncio.timeout(deadline):
             answer = await call()
     except (httpx2.HTTPError, WebSocketException, OSError, EOFError) as error:  # TimeoutError is an OSError
-        answer = Answer(ok=False, error=_words(error))
+        answer = Answer(ok=False, error=words(error))
     return replace(answer, milliseconds=(time.perf_counter() - started) * 1000)
 
 
-def _words(error: BaseException) -> str:
+def words(error: BaseException) -> str:
+    """What an answer says of an exception."""
     return f"{type(error).__name__}: {error}".rstrip(": ")
 
 

@@ -132,11 +132,12 @@ class Machine:
         write_set(self.bundle / "certs", identity.files())
 
     def spoil(self, edit: Edit) -> None:
-        """Edits the clusters of the bundle."""
+        """Edits the clusters of the bundle that lead to the mesh."""
         path = self.bundle / "cds.json"
         clusters = orjson.loads(path.read_bytes())
         for cluster in clusters["resources"]:
-            edit(cluster)
+            if cluster["name"].startswith("outbound|"):
+                edit(cluster)
         path.write_bytes(orjson.dumps(clusters))
 
     def _workload_document(self) -> str:

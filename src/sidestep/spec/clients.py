@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Self
 from pydantic import Field, model_validator
 
 from sidestep.spec.base import Model
-from sidestep.spec.networks import overlapping, parse_network
+from sidestep.spec.networks import Network, overlapping, parse_network
 from sidestep.spec.principals import Principal
 from sidestep.spec.scalars import Checked, FileName, ListenAddress, not_allowed
 
@@ -63,6 +63,18 @@ class MutualTLS(Model):
     """Any of these, in the form of AuthorizationPolicy."""
 
 
+class ProxyProtocol(Model):
+    """Load balancers in front of a forwarder, which say by PROXY protocol (version 1 or 2) who their clients are."""
+
+    from_: Annotated[list[Network], Field(min_length=1)] = Field(alias="from")
+    """Networks of the load balancers. What they say counts as the client's address, and nobody else may connect."""
+
+    @model_validator(mode="after")
+    def _networks_say_it_once(self) -> Self:
+        _check("proxyProtocol.from", self.from_, "fewer")
+        return self
+
+
 class Clients(Model):
     """Who may use a forwarder: whoever comes from one of the networks, or presents one of the certificates."""
 
@@ -72,6 +84,8 @@ class Clients(Model):
     """Certificates of the mesh whose holders may call from anywhere, by TLS."""
     credentials: FileName | None = None
     """File with the user names and passwords (htpasswd, {SHA}) that the proxy asks plain-text clients for, relative."""
+    proxy_protocol: ProxyProtocol | None = None
+    """Load balancers that clients come through, where those keep no addresses."""
     unsafe_any_address: Yes | None = None
     """Instead of cidrs: let everybody call in plain text who can reach the forwarder."""
 
@@ -93,11 +107,16 @@ class Clients(Model):
 
     @model_validator(mode="after")
     def _networks_say_it_once(self) -> Self:
-        if pair := overlapping(self.cidrs or ()):
-            raise not_allowed(f"of cidrs {pair[0]} lies within {pair[1]}", "networks that do not overlap")
-        if everything := _whole(self.cidrs or ()):
-            raise not_allowed(f"cidrs together are {everything}: every address", "fewer, or unsafeAnyAddress: true")
+        _check("cidrs", self.cidrs or (), "fewer, or unsafeAnyAddress: true")
         return self
+
+
+def _check(field: str, networks: Sequence[str], instead: str) -> None:
+    """Raises where networks overlap, or are every address between them."""
+    if pair := overlapping(networks):
+        raise not_allowed(f"of {field} {pair[0]} lies within {pair[1]}", "networks that do not overlap")
+    if everything := _whole(networks):
+        raise not_allowed(f"{field} together are {everything}: every address", instead)
 
 
 def _whole(networks: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sidestep.compile.envoy.resources import TYPE, from_file
+from sidestep.compile.envoy.resources import TYPE, extension, from_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 ADMIN_SOCKET: Final = "./admin.sock"
 _OWNER_ONLY: Final = 0o600
+_INTERNAL_LISTENERS: Final = extension(
+    "envoy.bootstrap.internal_listener", "bootstrap.internal_listener.v3.InternalListener"
+)
 
 # What tells whether traffic flows and why not. Envoy would keep some 110 figures a service; these are a quarter of its
 # memory at 5,000 services (facts k).
@@ -30,6 +33,7 @@ _STATS: Final = (
     r"cluster\..*\.client_ssl_socket_factory\..*",
     r"(http|tcp)\.(egress|ingress).*\.downstream_(cx|rq)_(total|active|[245]xx)",
     r"http\.ingress.*\.rbac\.(allowed|denied)",
+    r"proxy_proto\..*",
     r"listener\..*\.(downstream_cx_(total|active)|no_filter_chain_match|ssl\.(handshake|connection_error|fail_.*))",
 )
 
@@ -61,6 +65,8 @@ def _common(metadata: PeerMetadata) -> Resource:
     return {
         "node": {"id": metadata.node_id, "cluster": f"{metadata.workload}.{metadata.namespace}"},
         "admin": {"address": {"pipe": {"path": ADMIN_SOCKET, "mode": _OWNER_ONLY}}},
+        # For the tunnels of a proxy. Always there, so that giving a workload one takes no restart.
+        "bootstrap_extensions": [_INTERNAL_LISTENERS],
         "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": patterns}}},
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
     }

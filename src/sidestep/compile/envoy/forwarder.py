@@ -13,7 +13,7 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
-from sidestep.compile.envoy import secrets
+from sidestep.compile.envoy import secrets, tunnel
 from sidestep.compile.envoy.access_log import REFUSED_LOG
 from sidestep.compile.envoy.authorization import subject_alt_names
 from sidestep.compile.envoy.resources import LISTENER, TYPE, extension, typed
@@ -69,18 +69,23 @@ def _limits(machine: Machine) -> Limits:
 
 
 def _guarded(listener: Resource, machine: Machine, clients: Clients) -> Resource:
-    """A socket in the file system is left as it is: its mode says who may connect."""
+    """A socket in the file system is left as it is: its mode says who may connect. Nobody connects to tunnels' ends."""
+    if listener["name"] == tunnel.NAME:
+        return {**listener, "filter_chains": [_within_tunnels(listener, machine)]}
     if "pipe" in _mapping(listener["address"]):
         return listener
-    filters = _filters(listener)
-    http = filters[-1]["name"] == _HTTP
-    inspects = http and clients.mutual_tls is not None
+    http = _filters(listener)[-1]["name"] == _HTTP
+    inspects = [
+        *([_PROXY_PROTOCOL] if clients.proxy_protocol else []),
+        *([_TLS_INSPECTOR] if http and clients.mutual_tls else []),
+    ]
     plain = _in_plain_text(listener, machine, clients, http=http)
-    by_tls = _by_tls(filters, machine, clients, http=http)
+    by_tls = _by_tls(listener, machine, clients, http=http)
     return {
         **listener,
-        **(_INSPECTING if inspects else {}),
-        "access_log": REFUSED_LOG,
+        # Until its first bytes are here, nothing tells whether a client may connect.
+        **({"listener_filters": inspects, "listener_filters_timeout": "5s"} if inspects else {}),
+        "access_log": [_naming(_balancer(clients), each) for each in REFUSED_LOG],
         "filter_chains": [*plain, *by_tls],
     }
 
@@ -95,8 +100,8 @@ def _in_plain_text(listener: Resource, machine: Machine, clients: Clients, *, ht
         return []
     asked = http and machine.credentials and str(listener["name"]).startswith("proxy|")
     passwords = _basic_auth() if asked else []
-    filters = [_for_clients(each, machine, passwords) for each in _filters(listener)]
-    match: Resource = {}
+    filters = [_for_clients(each, machine, _client(clients), passwords) for each in _filters(listener)]
+    match = _from_balancers(clients)
     if http and clients.mutual_tls:
         match["transport_protocol"] = "raw_buffer"
     if clients.cidrs:
@@ -106,19 +111,28 @@ def _in_plain_text(listener: Resource, machine: Machine, clients: Clients, *, ht
     return [{"name": name, **({"filter_chain_match": match} if match else {}), "filters": filters}]
 
 
-def _by_tls(filters: Sequence[Resource], machine: Machine, clients: Clients, *, http: bool) -> list[Resource]:
+def _by_tls(listener: Resource, machine: Machine, clients: Clients, *, http: bool) -> list[Resource]:
     if clients.mutual_tls is None or (clients.unsafe_any_address and not http):
         return []
-    match: Resource = {"filter_chain_match": {"transport_protocol": "tls"}} if http else {}
+    match = _from_balancers(clients)
+    if http:
+        match["transport_protocol"] = "tls"
     return [
         {
             "name": "mutual-tls",
-            **match,
-            "filters": [_for_clients(each, machine, []) for each in filters],
+            **({"filter_chain_match": match} if match else {}),
+            "filters": [_for_clients(each, machine, _client(clients)) for each in _filters(listener)],
             "transport_socket": _mutual_tls(machine, clients.mutual_tls.principals, http=http),
             "transport_socket_connect_timeout": "5s",
         }
     ]
+
+
+def _from_balancers(clients: Clients) -> Resource:
+    """By the address that the connection really comes from, whatever has been said of the client's."""
+    if clients.proxy_protocol is None:
+        return {}
+    return {"direct_source_prefix_ranges": [_range(network) for network in clients.proxy_protocol.from_]}
 
 
 def _range(network: str) -> Resource:
@@ -148,22 +162,55 @@ def _mutual_tls(machine: Machine, principals: Sequence[str], *, http: bool) -> R
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}
 
 
-def _for_clients(network_filter: Resource, machine: Machine, passwords: Sequence[Json]) -> Resource:
+def _within_tunnels(listener: Resource, machine: Machine) -> Resource:
+    """Who may open a tunnel was settled before; who has opened it is known here, too."""
+    assert machine.workload.spec.clients
+    client = {name: f"%FILTER_STATE({_NAMESPACE}.{name}:PLAIN)%" for name in _client(machine.workload.spec.clients)}
+    return {"filters": [_for_clients(each, machine, client) for each in _filters(listener)]}
+
+
+def _for_clients(
+    network_filter: Resource, machine: Machine, client: Mapping[str, str], passwords: Sequence[Json] = ()
+) -> Resource:
     config = dict(_mapping(network_filter["typed_config"]))
     if "access_log" in config:
-        config["access_log"] = [_naming_clients(_mapping(each)) for each in _sequence(config["access_log"])]
+        config["access_log"] = [_naming(client, _mapping(each)) for each in _sequence(config["access_log"])]
     if network_filter["name"] == _HTTP:
-        filters = [*_rate(_limits(machine)), *passwords, *_sequence(config["http_filters"])]
-        config |= {**_FROM_OTHER_MACHINES, "http_filters": filters}
+        before = [*_rate(_limits(machine)), *passwords]
+        config |= {
+            **_FROM_OTHER_MACHINES,
+            "http_filters": [*before, *_sequence(config["http_filters"])],
+            "upgrade_configs": [
+                _upgrade(_mapping(each), before, client) for each in _sequence(config["upgrade_configs"])
+            ],
+        }
     if passwords:
         config["local_reply_config"] = _asking_for_passwords(config.get("local_reply_config"))
     return {**network_filter, "typed_config": config}
 
 
-def _naming_clients(log: Mapping[str, Json]) -> Resource:
+def _upgrade(upgrade: Mapping[str, Json], before: Sequence[Json], client: Mapping[str, str]) -> Resource:
+    """A tunnel has filters of its own; other upgrades go through those of all requests."""
+    if "filters" not in upgrade:
+        return {**upgrade}
+    known = [tunnel.remember(f"{_NAMESPACE}.{name}", value) for name, value in client.items()]
+    return {**upgrade, "filters": [*before, tunnel.remembered(*known), *_sequence(upgrade["filters"])]}
+
+
+def _client(clients: Clients) -> Mapping[str, str]:
+    """What the access log says of a client, beside its address."""
+    return {**_CLIENT, **_balancer(clients)}
+
+
+def _balancer(clients: Clients) -> Mapping[str, str]:
+    """What the access log says where the client's address is a balancer's word."""
+    return _BALANCER if clients.proxy_protocol else {}
+
+
+def _naming(client: Mapping[str, str], log: Mapping[str, Json]) -> Resource:
     """The same log, saying which client: its address is there already."""
     config = _mapping(log["typed_config"])
-    fields = {**_mapping(_mapping(config["log_format"])["json_format"]), **_CLIENT}
+    fields = {**_mapping(_mapping(config["log_format"])["json_format"]), **client}
     return {**log, "typed_config": {**config, "log_format": {"json_format": fields}}}
 
 
@@ -239,6 +286,8 @@ def _health(machine: Machine) -> Resource:
         http_filters=[check, extension("envoy.filters.http.router", "filters.http.router.v3.Router")],
         request_headers_timeout="10s",
         common_http_protocol_options={"idle_timeout": "60s"},
+        # As HAProxy asks, unless it is told otherwise.
+        http_protocol_options={"accept_http_10": True, "default_host_for_http_10": "health"},
     )
     return {
         TYPE: LISTENER,
@@ -264,17 +313,17 @@ def _sequence(value: Json) -> Sequence[Json]:
 
 _CLIENTS_COUNTED: Final = 10_000
 _ONE_CLIENT: Final[Resource] = {"v4_prefix_mask_len": 32, "v6_prefix_mask_len": 64}
-_CLIENT: Final[Resource] = {
+_CLIENT: Final = {
     "downstream_peer_uri_san": "%DOWNSTREAM_PEER_URI_SAN%",
     "user": f"%DYNAMIC_METADATA({_NAMESPACE}:user)%",
 }
-_INSPECTING: Final[Resource] = {
-    "listener_filters": [
-        extension("envoy.filters.listener.tls_inspector", "filters.listener.tls_inspector.v3.TlsInspector")
-    ],
-    # Until its first bytes are here, nothing tells whether a client may connect.
-    "listener_filters_timeout": "5s",
-}
+_BALANCER: Final = {"downstream_direct_remote_address": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%"}
+_PROXY_PROTOCOL: Final = extension(
+    "envoy.filters.listener.proxy_protocol", "filters.listener.proxy_protocol.v3.ProxyProtocol"
+)
+_TLS_INSPECTOR: Final = extension(
+    "envoy.filters.listener.tls_inspector", "filters.listener.tls_inspector.v3.TlsInspector"
+)
 # As at an edge: what a client says of where a request comes from is added to, and its x-envoy-… headers do not count.
 _FROM_OTHER_MACHINES: Final[Resource] = {
     "use_remote_address": True,

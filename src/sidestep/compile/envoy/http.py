@@ -38,7 +38,7 @@ def connection_manager(
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix=STAT_PREFIX,
         **routes,
-        http_filters=[*filters, _ROUTER],
+        http_filters=[*filters, ROUTER],
         access_log=HTTP_LOG,
         # As Istio's own sidecars have it: no time-outs that the application did not ask for, paths normalised.
         stream_idle_timeout="0s",
@@ -71,4 +71,4 @@ def _header(name: str, value: str) -> Resource:
     return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
-_ROUTER: Final = extension("envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True)
+ROUTER: Final = extension("envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True)

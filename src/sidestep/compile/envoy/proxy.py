@@ -1,8 +1,8 @@
 """The workload's HTTP proxy: one listener that knows every egress by name, and nothing else.
 
 It takes a request whose ``Host`` names a service, one in absolute form (``http_proxy``), and CONNECT, which becomes a
-tunnel to that service. Its routes are a file of their own: were they part of the listener, every new service would end
-the tunnels and WebSockets of all others.
+tunnel: of bytes to a service, or of requests, which it takes as if they had come without. Its routes are a file of
+their own: were they part of the listener, every new service would end the tunnels and WebSockets of all others.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from sidestep.compile.envoy import http
+from sidestep.compile.envoy import http, tunnel
 from sidestep.compile.envoy import routes as to
 from sidestep.compile.envoy.listeners import listener
-from sidestep.compile.envoy.resources import ROUTES, TYPE, from_file, upgrade_cluster_name
+from sidestep.compile.envoy.resources import ROUTES, TYPE, cluster_name, from_file
 from sidestep.compile.names import names
 
 if TYPE_CHECKING:
@@ -29,22 +29,27 @@ _LONGEST_LISTING: Final = 3000
 """Bytes; Envoy's limit for the body of a response of its own is 4096."""
 _TUNNELS: Final[Resource] = {"connect_matcher": {}}
 _REQUESTS: Final[Resource] = {"prefix": "/"}
-_CONNECT: Final[Resource] = {"upgrade_type": "CONNECT"}
 
 
 def listeners(machine: Machine) -> list[Resource]:
-    """The proxy's listener, where the workload has one."""
+    """The proxy's listener and the one for what comes through its tunnels, where the workload has a proxy."""
     proxy = machine.workload.spec.proxy
     if proxy is None:
         return []
+    asked = _routing(upgrades=[tunnel.CONNECT, *http.WEBSOCKET])
+    within = _routing(upgrades=http.WEBSOCKET, filters=[tunnel.NO_TUNNEL_WITHIN])
+    return [listener(f"{NAME}|{proxy.listen}", proxy.address, asked), tunnel.listener(within)]
+
+
+def _routing(*, upgrades: Sequence[Json], filters: Sequence[Json] = ()) -> Resource:
     source: Resource = {"route_config_name": NAME, "config_source": from_file(_FILE, ".")}
-    manager = http.connection_manager(
+    return http.connection_manager(
         routes={"rds": source},
         default_host=None,
-        upgrades=[_CONNECT, *http.WEBSOCKET],
+        upgrades=upgrades,
+        filters=filters,
         more={"strip_trailing_host_dot": True, "local_reply_config": _NOT_FOUND},
     )
-    return [listener(f"{NAME}|{proxy.listen}", proxy.address, manager)]
 
 
 def routes(machine: Machine, metadata: PeerMetadata) -> list[Resource]:
@@ -76,7 +81,7 @@ def _by_host(port: EgressPort) -> tuple[str, int]:
 
 
 def inline(resources: Sequence[Resource], route_configs: Sequence[Resource]) -> list[Resource]:
-    """The same listeners with the routes in place that they would read from a file."""
+    """The same listeners with the routes in place that the proxy's would read from a file: once is enough."""
     in_place: Resource = {key: value for each in route_configs for key, value in each.items() if key != TYPE}
     return [
         {key: _inlined(value, in_place) for key, value in each.items()} if _is_proxy(each) else each
@@ -116,16 +121,15 @@ def _virtual_host(name: str, domains: Sequence[str], to_where: Sequence[Json]) -
 
 
 def _port(port: EgressPort, *, several_gateways: bool) -> list[Json]:
-    tunnel: Resource = {
-        "cluster": upgrade_cluster_name(port),
-        "timeout": "0s",
-        "upgrade_configs": [{**_CONNECT, "connect_config": {}}],
-    }
-    connect: Resource = {"match": _TUNNELS, "route": tunnel}
     if not port.protocol.is_http:
-        return [connect, _only_connect(port)]
+        return [_tunnel_to(cluster_name(port)), _only_connect(port)]
     requests = to.to_service(port, several_gateways=several_gateways)
-    return [connect, *(_without_websocket(each) if port.protocol.is_http2 else each for each in requests)]
+    return [_READ_HERE, *(_without_websocket(each) if port.protocol.is_http2 else each for each in requests)]
+
+
+def _tunnel_to(cluster: str) -> Resource:
+    connect: Resource = {"upgrade_type": "CONNECT", "connect_config": {}}
+    return {"match": _TUNNELS, "route": {"cluster": cluster, "timeout": "0s", "upgrade_configs": [connect]}}
 
 
 def _without_websocket(route: Resource) -> Resource:
@@ -166,6 +170,7 @@ def _answer(status: int, reason: str) -> Resource:
     return {"status": status, "body": {"inline_string": reason}}
 
 
+_READ_HERE: Final = _tunnel_to(tunnel.NAME)
 # A direct response cannot tell what was asked for; this puts it before the body, in every Envoy from 1.36 on. It leaves
 # what comes from the mesh as it is: it sees no more than Envoy's own answers.
 _NOT_FOUND: Final[Resource] = {

@@ -40,7 +40,7 @@ def cluster_name(port: EgressPort) -> str:
 
 
 def upgrade_cluster_name(port: EgressPort) -> str:
-    """The cluster for what needs the protocol of the application itself: upgrades such as WebSocket's, and tunnels.
+    """The cluster for what needs the protocol of the application itself: upgrades such as WebSocket's.
 
     Another one only where HTTP/1.1 callers are carried over HTTP/2.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from sidestep.lab import clients, sample
+from sidestep.lab.load import keep_calling
 from sidestep.lab.scenarios.scenario import Call, Outcome, Scenario, Verdict, with_errors, without_failure
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 async def rotation(lab: Lab) -> Outcome:
     """The certificate is replaced again and again while requests flow."""
     rotations = 5
-    async with clients.load(lab.machine.listen(sample.REVIEWS, 9080)) as load:
+    async with keep_calling(lab.machine.listen(sample.REVIEWS, 9080)) as load:
         await load.more(50)
         taken = 0
         for _ in range(rotations):
@@ -29,7 +30,7 @@ async def service_added_and_removed(lab: Lab) -> Outcome:
     """A service comes into the spec and goes again, without a restart, while requests to another flow."""
     machine, call = lab.machine, Call(sample.RATINGS, 50051, clients.grpc_unary)
     pid = machine.process.pid
-    async with clients.load(machine.listen(sample.REVIEWS, 9080)) as load:
+    async with keep_calling(machine.listen(sample.REVIEWS, 9080)) as load:
         await load.more(50)
         async with lab.added(call.service, call.port) as listen:
             answer = await call.client(listen)

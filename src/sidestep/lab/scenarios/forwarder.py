@@ -5,6 +5,7 @@ All is on loopback, so what differs is which addresses the forwarder is told to 
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
 from dataclasses import replace
 from functools import partial
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 _HERE: Final = "{cidrs: [127.0.0.1/32]}"
 _ELSEWHERE: Final = "{cidrs: [127.0.0.2/32]}"
 _ASKING: Final = "{cidrs: [127.0.0.1/32], credentials: clients.htpasswd}"
+_BALANCED: Final = "{cidrs: [192.0.2.0/24], proxyProtocol: {from: [127.0.0.1/32]}}"
+_BALANCED_ELSEWHERE: Final = "{cidrs: [192.0.2.0/24], proxyProtocol: {from: [127.0.0.2/32]}}"
+_CLIENT: Final = "192.0.2.7"
+_HEADER: Final = f"PROXY TCP4 {_CLIENT} 127.0.0.1 1234 80\r\n"
 _HTTP: Final = Call(sample.REVIEWS, 9080, clients.http1)
 _GREETING: Final = Call(sample.LEDGER, 2525, clients.tcp_greeting)
 _BY_NAME: Final = f"{sample.REVIEWS.host}:9080"
@@ -78,6 +83,40 @@ async def wrong_password(credentials: str, lab: Lab) -> Outcome:
     return Outcome(Verdict.DENY, ok=True, detail=f"{answer.status} {answer.error}")
 
 
+async def through_balancer(lab: Lab) -> Outcome:
+    """The balancer says who its client is; the service hears of that address."""
+    async with lab.forwarder(_HTTP, _BALANCED, "") as forwarder:
+        answer = await clients.balanced(forwarder.machine.listen(_HTTP.service, _HTTP.port), _HEADER)
+    if not answer.ok:
+        return Outcome(Verdict.DENY, ok=False, detail=f"{answer.status} {answer.error}".strip())
+    seen = json.loads(answer.text)["headers"].get("x-forwarded-for")
+    return Outcome(Verdict.ALLOW, ok=seen == _CLIENT, detail=f"{answer.status}, the service was told of {seen}")
+
+
+async def forged_address(lab: Lab) -> Outcome:
+    """Somebody who is no balancer says to be a client: the connection is closed, and the log has both addresses."""
+    async with lab.forwarder(_HTTP, _BALANCED_ELSEWHERE, "") as forwarder:
+        log = forwarder.machine.log
+        mark = log.mark()
+        answer = await clients.balanced(forwarder.machine.listen(_HTTP.service, _HTTP.port), _HEADER)
+        refusal = await log.wait(mark, lambda entry: entry.fields.get("response_flags") == "NR")
+    real = str(refusal.fields["downstream_direct_remote_address"]) if refusal else ""
+    if answer.ok or answer.text or not real.startswith("127.0.0.1:"):
+        return not_refused(answer, "the forwarder did not close the connection at once")
+    return Outcome(Verdict.DENY, ok=True, detail=f"closed before a byte; the forwarder logs NR for {real}")
+
+
+async def silent_balancer(lab: Lab) -> Outcome:
+    """A balancer that does not say who its client is."""
+    async with lab.forwarder(_HTTP, _BALANCED, "") as forwarder:
+        port = forwarder.machine.listen(_HTTP.service, _HTTP.port)
+        answer = await clients.balanced(port, "")
+        named = await clients.balanced(port, _HEADER)
+    if answer.ok or answer.text or not named.ok:
+        return not_refused(answer, "it is not for want of the header")
+    return Outcome(Verdict.DENY, ok=True, detail="closed before a byte; with the header it is answered")
+
+
 async def draining(lab: Lab) -> Outcome:
     """Load balancers are told to go elsewhere, while whoever is there is still served."""
     async with lab.forwarder(_HTTP, _HERE, "") as forwarder:
@@ -95,6 +134,7 @@ _PRINCIPAL: Final = f"spiffe://{sample.BILLING}"
 SCENARIOS: Final = (
     Scenario("forwarder", Verdict.ALLOW, "through a forwarder, from a network that it serves", admitted),
     Scenario("forwarder-password", Verdict.ALLOW, "through a forwarder's proxy, with a password", right_password),
+    Scenario("forwarder-balancer", Verdict.ALLOW, "through a balancer that says who its client is", through_balancer),
     Scenario("forwarder-health", Verdict.ALLOW, "a forwarder that drains", draining),
     Scenario(
         "forwarder-other-network",
@@ -108,6 +148,8 @@ SCENARIOS: Final = (
         "TCP to a forwarder for another network, where the server speaks first",
         partial(another_network, _GREETING),
     ),
+    Scenario("forwarder-forged-address", Verdict.DENY, "in a balancer's words, and is none", forged_address),
+    Scenario("forwarder-balancer-silent", Verdict.DENY, "a balancer that names no client", silent_balancer),
     Scenario(
         "forwarder-wrong-password",
         Verdict.DENY,

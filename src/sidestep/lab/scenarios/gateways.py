@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from sidestep.lab import clients, repeated, sample
+from sidestep.lab.load import keep_calling
 from sidestep.lab.scenarios.calls import HTTP1
 from sidestep.lab.scenarios.scenario import Call, Outcome, Scenario, Verdict, with_errors, without_failure
 
@@ -33,8 +34,8 @@ async def hangs(lab: Lab) -> Outcome:
 
 
 async def _under_load(lab: Lab, how: str, away: Away) -> Outcome:
-    gateway = await _in_use(lab, HTTP1)
-    async with clients.load(lab.machine.listen(HTTP1.service, HTTP1.port)) as load:
+    gateway = await in_use(lab, HTTP1)
+    async with keep_calling(lab.machine.listen(HTTP1.service, HTTP1.port)) as load:
         await load.more(100)
         async with away(gateway):
             await load.more(300)
@@ -48,7 +49,7 @@ async def _under_load(lab: Lab, how: str, away: Away) -> Outcome:
 
 async def lost_to_grpc(lab: Lab) -> Outcome:
     """gRPC calls, one after the other, while the gateway in use is killed: those after it go through the other."""
-    gateway = await _in_use(lab, _GRPC)
+    gateway = await in_use(lab, _GRPC)
     port = lab.machine.listen(_GRPC.service, _GRPC.port)
     before = await repeated.many(_GRPC.client, port, 20, 1)
     async with killed(gateway):
@@ -89,7 +90,7 @@ async def _connection(lab: Lab, gateway: Gateway, port: int) -> AsyncIterator[Ca
     """A connection that goes through a gateway. Where the machine is short of time, one may go through the other."""
     async with AsyncExitStack() as stack:
         for _ in range(_ATTEMPTS):
-            await _in_use(lab, _TCP)
+            await in_use(lab, _TCP)
             before = await lab.through(_TCP, gateway)
             line = await stack.enter_async_context(repeated.tcp_lines(port))
             await line("zero")
@@ -98,7 +99,7 @@ async def _connection(lab: Lab, gateway: Gateway, port: int) -> AsyncIterator[Ca
         yield line
 
 
-async def _in_use(lab: Lab, call: Call) -> Gateway:
+async def in_use(lab: Lab, call: Call) -> Gateway:
     """The preferred gateway, once calls go through it: an earlier scenario may have taken it away."""
     await lab.uses(call, lab.mesh.gateways[0])
     return lab.mesh.gateways[0]

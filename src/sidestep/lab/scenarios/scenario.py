@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from sidestep.lab.clients import Answer, Load
+from sidestep.lab.clients import Answer
+from sidestep.lab.load import Load
 from sidestep.lab.topology import Service
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from sidestep.lab import clients, repeated, sample
 from sidestep.lab.scenarios.calls import allowed
-from sidestep.lab.scenarios.scenario import Call, Outcome, Scenario, Verdict, not_refused, without_failure
+from sidestep.lab.scenarios.scenario import Call, Client, Outcome, Scenario, Verdict, not_refused, without_failure
 
 if TYPE_CHECKING:
     from sidestep.lab.clients import Answer
@@ -55,8 +55,12 @@ async def no_such_subset(lab: Lab) -> Outcome:
 
 async def spread(call: Tuned, lab: Lab) -> Outcome:
     """Calls at the same time are shared by the pods, although each connection stays on one."""
-    port = lab.machine.listen(call.service, call.port, call.traffic)
-    answers = await repeated.many(call.client, port, _CALLS, _CALLERS)
+    return await shared_by_pods(call.client, lab.machine.listen(call.service, call.port, call.traffic))
+
+
+async def shared_by_pods(client: Client, port: int) -> Outcome:
+    """Many calls at the same time."""
+    answers = await repeated.many(client, port, _CALLS, _CALLERS)
     failed = [answer for answer in answers if not answer.ok]
     pods = Counter(_pod(answer) for answer in answers if answer.ok)
     even = len(pods) == 2 and min(pods.values()) >= _LEAST_SHARE * _CALLS
