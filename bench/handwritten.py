@@ -48,6 +48,8 @@ class Style:
     """An inclusion list for statistics; else everything that Envoy counts."""
     access_log: bool = True
     """JSON to a file, with the fields that a bundle logs."""
+    streams: int | None = None
+    """Requests at once on an HTTP/2 connection, so that several connections reach several pods; else there is one."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,8 @@ def _cluster(call: Call, gateways: Sequence[int], style: Style) -> Config:
         for index, port in enumerate(gateways)
     ]
     version = "http2_protocol_options" if call.http2 else "http_protocol_options"
-    options = {"@type": f"type.googleapis.com/{_HTTP_OPTIONS}", "explicit_http_config": {version: {}}}
+    streams = {"max_concurrent_streams": style.streams} if call.http2 and style.streams else {}
+    options = {"@type": f"type.googleapis.com/{_HTTP_OPTIONS}", "explicit_http_config": {version: streams}}
     return {
         "name": call.cluster,
         "type": "STATIC",
