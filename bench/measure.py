@@ -29,6 +29,7 @@ SERVICE_PORT: Final = 9080
 SIDESTEP: Final = (sys.executable, "-m", "sidestep")
 _QUIETLY: Final = ("--disable-hot-restart", "-l", "error")
 _START_SECONDS: Final = 120.0
+_TOO_FEW: Final = 6
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,11 @@ def median(values: Sequence[float]) -> float:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Where the median of such values lies, but for one time in twenty: whole numbers of ranks from the middle.
-
-    The widest there is where the values are too few to tell, which is fewer than six.
-    """
-    ordered, middle = sorted(values), len(values) / 2
-    rank = max(0, math.floor(middle - 0.98 * math.sqrt(len(values))))
+    """Where the median of such values lies, but for one time in twenty, by their ranks. Fewer than six tell nothing."""
+    if len(values) < _TOO_FEW:
+        return 0.0, math.inf
+    ordered = sorted(values)
+    rank = math.floor(len(values) / 2 - 0.98 * math.sqrt(len(values)))
     return ordered[rank], ordered[len(values) - 1 - rank]
 
 

@@ -82,50 +82,37 @@ def main() -> None:
     options = measure.options(__doc__, runs=12)
     if shutil.which("wrk") is None:
         sys.exit("wrk is not installed")
-    heads = (
-        "upstream",
-        "way",
-        "connections",
-        "requests/s",
-        "of direct",
-        "of hand-written",
-        "p50 ms",
-        "p99 ms",
-        "µs a request",
-        "of hand-written's",
-    )
-    report = measure.Report("Throughput of the whole way", heads)
+    table = report("Throughput of the whole way", "upstream", "of direct")
     with measure.scratch() as directory, Ports() as ports, ExitStack() as stack:
         way = Way(directory, ports, stack, Authorities.make(machines.TRUST_DOMAIN, datetime.now(UTC)))
         for protocol, ends in way.start().items():
             for connections in CONNECTIONS:
-                subjects = {name: partial(load, *end, connections) for name, end in ends.items()}
-                found = measure.alternate(options.runs, subjects)
-                costs = {
-                    name: [costs_beside(end, ends[PEER], connections) for _ in range(options.runs)]
-                    for name, end in ends.items()
-                    if name != "direct"
-                }
-                _report(report, protocol, connections, found, costs)
-    report.show(as_json=options.json)
+                measured(table, "HTTP/2" if protocol.is_http2 else "HTTP/1.1", ends, connections, options.runs)
+    table.show(as_json=options.json)
 
 
-def _report(
-    report: measure.Report,
-    protocol: Protocol,
-    connections: int,
-    found: Mapping[str, list[Load]],
-    costs: Mapping[str, list[float]],
-) -> None:
-    upstream = "HTTP/2" if protocol.is_http2 else "HTTP/1.1"
+def report(figure: str, first: str, nearer: str) -> measure.Report:
+    """A table for `measured`; ``nearer`` heads the ratio to the end that comes first."""
+    heads = [first, "way", "connections", "requests/s", nearer, "of hand-written", "p50 ms", "p99 ms"]
+    return measure.Report(figure, [*heads, "µs a request", "of hand-written's"])
+
+
+def measured(table: measure.Report, what: str, ends: Mapping[str, End], connections: int, runs: int) -> None:
+    """Loads every end in turn, and each machine beside the hand-written one; rows and targets of what was found.
+
+    The first end is not a machine: what lies behind.
+    """
+    found = measure.alternate(runs, {name: partial(load, *end, connections) for name, end in ends.items()})
+    behind, *names = ends
+    costs = {name: [costs_beside(ends[name], ends[PEER], connections) for _ in range(runs)] for name in names}
     for name, loads in found.items():
         rate, p50, p99, cost = (measure.median([getattr(load, figure) for load in loads]) for figure in _FIGURES)
-        ratios = [measure.median(_ratios(loads, found[peer])) for peer in ("direct", PEER)]
-        beside = measure.median(costs[name]) if name in costs else ""
-        report.row(upstream, name, connections, rate, *ratios, p50, p99, cost, beside)
-    text = f"{upstream}, {connections} connections: "
-    report.ratio(f"{text}requests/s of hand-written", _ratios(found[OURS], found[PEER]), 1.0, at_least=True)
-    report.ratio(f"{text}processor time of hand-written", costs[OURS], 1.0)
+        ratios = [measure.median(_ratios(loads, found[peer])) for peer in (behind, PEER)]
+        spent = (cost, measure.median(costs[name])) if name in costs else ("", "")
+        table.row(what, name, connections, rate, *ratios, p50, p99, *spent)
+    text = f"{what}, {connections} connections: "
+    table.ratio(f"{text}requests/s of hand-written", _ratios(found[OURS], found[PEER]), 1.0, at_least=True)
+    table.ratio(f"{text}processor time of hand-written", costs[OURS], 1.0)
 
 
 def _ratios(ours: Sequence[Load], theirs: Sequence[Load]) -> list[float]:
@@ -193,11 +180,11 @@ class Way:
     def mesh(self, services: Iterable[Service] = SERVICES.values()) -> tuple[End, int]:
         """Starts application, sidecars and gateway; the application with its port, and the port of the gateway."""
         heard = self.ports.reserve()
-        direct = self._envoy("application", application(heard), heard)
+        direct = self.envoy("application", application(heard), heard)
         exports = [self._sidecar(service, heard) for service in services]
         port = self.ports.reserve()
         bootstrap = gateway.gateway_bootstrap("gateway", listen=port, exports=exports)
-        self._envoy("gateway", bootstrap, port, http=False)
+        self.envoy("gateway", bootstrap, port, http=False)
         return (heard, direct), port
 
     def _sidecar(self, service: Service, application: int) -> gateway.Export:
@@ -207,10 +194,10 @@ class Way:
         config = sidecar.sidecar_bootstrap(sidecar.Sidecar(service, (inbound,), (machines.TRUST_DOMAIN,)))
         identity = self.authorities.workload(SpiffeId(machines.TRUST_DOMAIN, service.namespace, service.account))
         secrets = {name: json.dumps(secret).encode() for name, secret in sidecar.secrets().items()}
-        self._envoy(service.name, config, listen, files={**secrets, **identity.files()}, http=False)
+        self.envoy(service.name, config, listen, files={**secrets, **identity.files()}, http=False)
         return gateway.Export(service.host, port, (listen,))
 
-    def _envoy(
+    def envoy(
         self,
         name: str,
         config: xds.Config,
@@ -219,6 +206,7 @@ class Way:
         files: Mapping[str, bytes] | None = None,
         http: bool = True,
     ) -> measure.Running:
+        """Starts one, until the stack ends it."""
         directory = self.directory / name
         directory.mkdir()
         for file, content in {"envoy.json": json.dumps(config).encode(), **(files or {})}.items():

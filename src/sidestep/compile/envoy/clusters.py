@@ -31,7 +31,12 @@ def egress(machine: Machine) -> list[Resource]:
     """The clusters for each (service, port, subset) that the machine calls, by name."""
     ports = {cluster_name(port): port for port in machine.egress}
     reach = gateways.reach(machine, len(ports))
-    made = [cluster for port in ports.values() for cluster in _clusters(port, machine, reach)]
+    for_bytes = gateways.for_bytes(reach)
+    made = [
+        cluster
+        for port in ports.values()
+        for cluster in _clusters(port, machine, reach if port.protocol.is_http else for_bytes)
+    ]
     return sorted(made, key=lambda cluster: str(cluster["name"]))
 
 

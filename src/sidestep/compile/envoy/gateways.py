@@ -54,6 +54,16 @@ def outliers(gateways: Sequence[Gateway]) -> Resource:
     return {**_OUTLIERS, **({} if ready else {"successful_active_health_check_uneject_host": False})}
 
 
+def for_bytes(reach: Resource) -> Resource:
+    """How to get to the gateways over TCP: a connection that failed is tried again at once, and must not meet a gateway
+    that hangs once more, where it would wait as long again. A request's retries leave it out by themselves.
+    """
+    outliers = reach.get("outlier_detection")
+    if not isinstance(outliers, dict):
+        return reach
+    return {**reach, "outlier_detection": {**outliers, "consecutive_local_origin_failure": 1}}
+
+
 def asked_through(check: HealthCheck) -> Resource:
     """Asking the service itself: TLS through the gateway, to a pod and back."""
     return _asking({**_times(check.interval, check.timeout), "tcp_health_check": {}})
