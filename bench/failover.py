@@ -318,6 +318,9 @@ def _targets(report: Report, results: list[Measured]) -> None:
     first = [each.load for each in results if each.calls in (f"first {TCP}", f"first {POST}")]
     report.target(f"{size}first POSTs and TCP connections that failed", sum(load.failed for load in first), 0)
     report.target(f"{size}seconds that the longest of them took", max(load.longest for load in first), 3)
+    noticed = [each for each in results if each.calls == TCP and (each.fault == "kill" or each.asked == OVER_HTTP)]
+    text = f"{size}seconds that open TCP connections stood still, but for a hang that nothing tells"
+    report.target(text, max(each.load.longest for each in noticed), 3)
     back = [each.back for each in results if each.back is not None]
     report.target(f"{size}seconds until the gateway is used again", max(back), 30)
 

@@ -216,10 +216,20 @@ class Running:
 
 @contextlib.contextmanager
 def running(
-    directory: Path, address: tuple[str, int], *, workers: int = 1, http: bool = True, config_file: str = "envoy.json"
+    directory: Path,
+    address: tuple[str, int],
+    *,
+    workers: int = 1,
+    http: bool = True,
+    config_file: str = "envoy.json",
+    under: Sequence[str] = (),
 ) -> Iterator[Running]:
-    """An Envoy in ``directory``, from the moment that ``address`` answers. What it prints goes to ``stdout.log``."""
+    """An Envoy in ``directory``, from the moment that ``address`` answers. What it prints goes to ``stdout.log``.
+
+    ``under`` is a command that runs the one which follows it, as the same process.
+    """
     command: Command = [
+        *under,
         envoy(),
         "-c",
         config_file,

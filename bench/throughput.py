@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -216,6 +217,12 @@ class Way:
     def _machine(
         self, name: str, gateway_port: int, listens: Mapping[Protocol, int], identity: Identity
     ) -> measure.Running:
+        directory = self.machine(name, gateway_port, listens, identity)
+        last = [*listens.values()][-1]
+        return self.stack.enter_context(measure.running(directory, ("127.0.0.1", last)))
+
+    def machine(self, name: str, gateway_port: int, listens: Mapping[Protocol, int], identity: Identity) -> Path:
+        """The files of a machine: the bundle, or one of `STYLES`."""
         directory = self.directory / name
         if name in STYLES:
             called = [_call(SERVICES[protocol], port) for protocol, port in listens.items()]
@@ -225,8 +232,7 @@ class Way:
             specification.write_text(_documents(gateway_port, listens))
             measure.render(specification, directory)
         write_set(directory / "certs", identity.files())
-        last = [*listens.values()][-1]
-        return self.stack.enter_context(measure.running(directory, ("127.0.0.1", last)))
+        return directory
 
 
 def _call(service: Service, port: int) -> handwritten.Call:
@@ -253,6 +259,14 @@ def _documents(gateway_port: int, listens: Mapping[Protocol, int]) -> str:
         json.dumps({"apiVersion": "sidestep/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
         for kind, metadata, spec in documents
     )
+
+
+def whole(connection: socket.socket) -> None:
+    """Reads one response: its head, and the KiB that the application sends."""
+    said = connection.recv(65536)
+    assert said.startswith(b"HTTP/1.1 200 "), said
+    while len(said) < said.find(b"\r\n\r\n") + 4 + 1024:
+        said += connection.recv(65536)
 
 
 def application(port: int) -> xds.Config:

@@ -172,7 +172,7 @@ def load(way: Way, connections: int) -> throughput.Load:
         opened = [stack.enter_context(way.connect()) for _ in range(connections)]
         for connection in opened:
             connection.sendall(way.request)
-            _whole(connection)
+            throughput.whole(connection)
             waiting.register(connection, selectors.EVENT_READ)
         return _repeat(opened, waiting, way.request)
 
@@ -187,7 +187,7 @@ def _repeat(connections: Sequence[socket.socket], waiting: selectors.BaseSelecto
         connection.sendall(request)
     while time.perf_counter() < started + SECONDS:
         for connection in [by_file[key.fd] for key, _ in waiting.select()]:
-            _whole(connection)
+            throughput.whole(connection)
             now = time.perf_counter()
             spent.append(now - sent[connection])
             sent[connection] = now
@@ -195,14 +195,6 @@ def _repeat(connections: Sequence[socket.socket], waiting: selectors.BaseSelecto
     spent.sort()
     rate = len(spent) / (time.perf_counter() - started)
     return throughput.Load(rate, spent[len(spent) // 2] * 1000, spent[len(spent) * 99 // 100] * 1000)
-
-
-def _whole(connection: socket.socket) -> None:
-    """Reads one response: its head, and the KiB that the application sends."""
-    said = connection.recv(65536)
-    assert said.startswith(b"HTTP/1.1 200 "), said
-    while len(said) < said.find(b"\r\n\r\n") + 4 + 1024:
-        said += connection.recv(65536)
 
 
 def _render(bundle: Path, documents: str, authorities: Authorities) -> None:
