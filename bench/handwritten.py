@@ -36,6 +36,13 @@ _LOG_FIELDS: Final = {
     "request_id": "%REQ(X-REQUEST-ID)%",
     "user_agent": "%REQ(USER-AGENT)%",
 }
+_METADATA: Final = [
+    {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    for key, value in {
+        "x-envoy-peer-metadata": "A" * 200,
+        "x-envoy-peer-metadata-id": "sidecar~10.0.0.1~vm1.vms~vms",
+    }.items()
+]
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,8 @@ class Style:
     """An inclusion list for statistics; else everything that Envoy counts."""
     access_log: bool = True
     """JSON to a file, with the fields that a bundle logs."""
+    streams: int | None = None
+    """Requests at once on an HTTP/2 connection, so that several connections reach several pods; else there is one."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,23 @@ class Call:
         return f"outbound|{measure.SERVICE_PORT}||{self.host}"
 
 
+@dataclass(frozen=True)
+class Served:
+    """One port of the machine that a workload of the mesh may call, and the application behind it."""
+
+    listen: int
+    application: int
+    caller: str
+    """Its SPIFFE ID."""
+    http: bool = True
+    http2: bool = False
+
+    @property
+    def cluster(self) -> str:
+        """The cluster's name."""
+        return f"inbound|{self.listen}||"
+
+
 def calls(services: int) -> list[Call]:
     """The services of `measure.documents`."""
     return [
@@ -75,8 +101,19 @@ def calls(services: int) -> list[Call]:
 
 def write(directory: Path, gateways: Sequence[int], called: Sequence[Call], style: Style) -> None:
     """Writes ``envoy.json`` and the secrets. The certificate's files are expected in ``certs/``."""
+    listeners = [_listener(call, style) for call in called]
+    _write(directory, _bootstrap(listeners, [_cluster(call, gateways, style) for call in called], style))
+
+
+def write_inbound(directory: Path, served: Sequence[Served]) -> None:
+    """The same for a machine that the mesh calls."""
+    listeners = [_inbound_listener(each) for each in served]
+    _write(directory, _bootstrap(listeners, [_application(each) for each in served], Style()))
+
+
+def _write(directory: Path, bootstrap: Config) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "envoy.json").write_text(json.dumps(_bootstrap(gateways, called, style)))
+    (directory / "envoy.json").write_text(json.dumps(bootstrap))
     certificate = {"certificate_chain": _file("cert-chain.pem"), "private_key": _file("key.pem")}
     _write_secret(directory / "identity.json", {"name": "identity", "tls_certificate": certificate})
     context = {"trusted_ca": _file("root-cert.pem")}
@@ -88,7 +125,7 @@ def _write_secret(path: Path, secret: Config) -> None:
     path.write_text(json.dumps({"resources": [typed]}))
 
 
-def _bootstrap(gateways: Sequence[int], called: Sequence[Call], style: Style) -> Config:
+def _bootstrap(listeners: Sequence[Config], clusters: Sequence[Config], style: Style) -> Config:
     prefixes = ["cluster_manager.", "listener_manager.", "server."]
     suffixes = ["upstream_rq_total", "upstream_rq_5xx", "upstream_cx_active", "upstream_cx_connect_fail"]
     patterns = [{"prefix": prefix} for prefix in prefixes] + [{"suffix": suffix} for suffix in suffixes]
@@ -96,24 +133,15 @@ def _bootstrap(gateways: Sequence[int], called: Sequence[Call], style: Style) ->
     return {
         "node": {"id": "vm1", "cluster": "vm"},
         "admin": {"address": {"pipe": {"path": "./admin.sock", "mode": 0o600}}},
-        "static_resources": {
-            "listeners": [_listener(call, style) for call in called],
-            "clusters": [_cluster(call, gateways, style) for call in called],
-        },
+        "static_resources": {"listeners": listeners, "clusters": clusters},
         **(few if style.few_stats else {}),
     }
 
 
 def _listener(call: Call, style: Style) -> Config:
     address, port = call.listen
-    manager = {
-        "@type": f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "egress",
-        "route_config": _routes(call),
-        "http_filters": [_extension("envoy.filters.http.router", "filters.http.router.v3.Router")],
-        "access_log": [_access_log()] if style.access_log else [],
-    }
-    filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
+    log = [_access_log()] if style.access_log else []
+    filters = [_manager("egress", route_config=_routes(call), access_log=log)]
     return {
         "name": f"{address}:{port}",
         "address": _address(address, port),
@@ -122,8 +150,17 @@ def _listener(call: Call, style: Style) -> Config:
     }
 
 
+def _manager(prefix: str, **config: Any) -> Config:  # noqa: ANN401 (Envoy's JSON)
+    return _extension(
+        "envoy.filters.network.http_connection_manager",
+        "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix=prefix,
+        http_filters=[_extension("envoy.filters.http.router", "filters.http.router.v3.Router")],
+        **config,
+    )
+
+
 def _routes(call: Call) -> Config:
-    headers = {"x-envoy-peer-metadata": "A" * 200, "x-envoy-peer-metadata-id": "sidecar~10.0.0.1~vm1.vms~vms"}
     route = {
         "cluster": call.cluster,
         "host_rewrite_literal": f"{call.host}:{measure.SERVICE_PORT}",
@@ -132,10 +169,7 @@ def _routes(call: Call) -> Config:
     }
     return {
         "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": route}]}],
-        "request_headers_to_add": [
-            {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
-            for key, value in headers.items()
-        ],
+        "request_headers_to_add": _METADATA,
     }
 
 
@@ -150,7 +184,8 @@ def _cluster(call: Call, gateways: Sequence[int], style: Style) -> Config:
         for index, port in enumerate(gateways)
     ]
     version = "http2_protocol_options" if call.http2 else "http_protocol_options"
-    options = {"@type": f"type.googleapis.com/{_HTTP_OPTIONS}", "explicit_http_config": {version: {}}}
+    streams = {"max_concurrent_streams": style.streams} if call.http2 and style.streams else {}
+    options = {"@type": f"type.googleapis.com/{_HTTP_OPTIONS}", "explicit_http_config": {version: streams}}
     return {
         "name": call.cluster,
         "type": "STATIC",
@@ -184,6 +219,67 @@ def _mutual_tls(call: Call, style: Style) -> Config:
         sni=f"outbound_.{measure.SERVICE_PORT}_._.{call.host}",
         common_tls_context=common,
     )
+
+
+def _inbound_listener(served: Served) -> Config:
+    names = {"match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": served.caller}}]}
+    common = {
+        "alpn_protocols": ["h2", "http/1.1"] if served.http else [],
+        "tls_certificate_sds_secret_configs": [_sds("identity")],
+        "combined_validation_context": {
+            "default_validation_context": names,
+            "validation_context_sds_secret_config": _sds("roots"),
+        },
+    }
+    context = _extension(
+        "envoy.transport_sockets.tls",
+        "transport_sockets.tls.v3.DownstreamTlsContext",
+        require_client_certificate=True,
+        common_tls_context=common,
+    )
+    filters = [_to_application(served) if served.http else _bytes_to_application(served)]
+    return {
+        "name": served.cluster,
+        "address": _address("127.0.0.1", served.listen),
+        "enable_reuse_port": False,
+        "filter_chains": [{"filters": filters, "transport_socket": context}],
+    }
+
+
+def _to_application(served: Served) -> Config:
+    route = {"match": {"prefix": "/"}, "route": {"cluster": served.cluster, "timeout": "0s"}}
+    return _manager(
+        "ingress",
+        route_config={
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}],
+            "response_headers_to_add": _METADATA,
+        },
+        forward_client_cert_details="SANITIZE_SET",
+        set_current_client_cert_details={"uri": True},
+        access_log=[_access_log()],
+    )
+
+
+def _bytes_to_application(served: Served) -> Config:
+    return _extension(
+        "envoy.filters.network.tcp_proxy",
+        "filters.network.tcp_proxy.v3.TcpProxy",
+        stat_prefix="ingress",
+        cluster=served.cluster,
+        access_log=[_access_log()],
+    )
+
+
+def _application(served: Served) -> Config:
+    version = "http2_protocol_options" if served.http2 else "http_protocol_options"
+    options = {"@type": f"type.googleapis.com/{_HTTP_OPTIONS}", "explicit_http_config": {version: {}}}
+    endpoint = {"endpoint": {"address": _address("127.0.0.1", served.application)}}
+    return {
+        "name": served.cluster,
+        "type": "STATIC",
+        "load_assignment": {"cluster_name": served.cluster, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "typed_extension_protocol_options": {_HTTP_OPTIONS: options},
+    }
 
 
 def _sds(name: str) -> Config:

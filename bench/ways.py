@@ -2,11 +2,13 @@
 
 ::
 
-    client ─▶ machine ─ mTLS ─▶ gateway ─▶ sidecar ─▶ application (1 KiB)
+    client ─▶ machine or forwarder ─ mTLS ─▶ gateway ─▶ sidecar ─▶ application (1 KiB)
 
-The machine has a listener and a unix-domain socket for the service, and a proxy, which is asked by Host, in absolute
-form and for a tunnel (CONNECT); it knows as many services as ``--sizes`` says. The client is one thread that speaks all
-of these, so its own part is the same in each. Target: by Host at no less than nine tenths of the plain listener.
+The machine has a listener and a unix-domain socket for the service, a listener for the same application as bytes (TCP),
+and a proxy, which is asked by Host, in absolute form and for a tunnel (CONNECT). A forwarder beside it lets the client
+in by its network or by its certificate. Both know as many services as ``--sizes`` says. The client is one thread that
+speaks all of these, so its own part is the same in each, but for its TLS. Target: by Host, and through the forwarder in
+plain text, at no less than nine tenths of the plain listener.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import re
 import selectors
 import socket
+import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -29,14 +32,25 @@ import throughput
 from sidestep.files import write_set
 from sidestep.lab.identities import Authorities
 from sidestep.lab.ports import Ports
-from sidestep.lab.topology import Protocol
+from sidestep.lab.topology import Application, Protocol, Service, ServicePort
+from sidestep.pki.spiffe import SpiffeId
 
-SECONDS: Final = 2.0
+SECONDS: Final = 1.0
 CONNECTIONS: Final = (1, 32)
-CHANCE: Final = 0.9
+LEAST: Final = 0.9
 SERVICE: Final = throughput.SERVICES[Protocol.HTTP]
+BYTES: Final = Service(
+    "bytes",
+    SERVICE.namespace,
+    (ServicePort(measure.SERVICE_PORT, Protocol.TCP, Application.HTTP),),
+    policy=SERVICE.policy,
+)
 NAME: Final = f"{SERVICE.host}:{measure.SERVICE_PORT}"
 PLAIN: Final = "plain listener"
+BY_HOST: Final = "by Host"
+FORWARDER: Final = "forwarder, plain text"
+FORWARDER_BY_HOST: Final = "forwarder, by Host"
+CLIENT: Final = SpiffeId(machines.TRUST_DOMAIN, "vms", "untouched")
 _SOCKET: Final = "service.sock"
 
 
@@ -48,47 +62,70 @@ class Way:
     request: bytes
 
 
+@dataclass(frozen=True)
+class Ends:
+    """Where a machine and a forwarder listen."""
+
+    listen: int
+    proxy: int
+    tcp: int
+
+
 def main() -> None:
     """Measures and prints."""
-    options = measure.options(__doc__, runs=5, sizes=(1, 5000))
+    options = measure.options(__doc__, runs=7, sizes=(1, 5000))
     heads = ("services", "way", "connections", "requests/s", "of plain", "p50 ms", "p99 ms")
     report = measure.Report("Ways to call a service", heads)
     with measure.scratch() as directory, Ports() as ports, ExitStack() as stack:
         authorities = Authorities.make(machines.TRUST_DOMAIN, datetime.now(UTC))
-        _, gateway = throughput.Way(directory, ports, stack, authorities).mesh()
+        _, gateway = throughput.Way(directory, ports, stack, authorities).mesh([SERVICE, BYTES])
+        certificate = _client(directory / "client", authorities)
         for size in options.sizes:
-            listen, proxy = ports.reserve(), ports.reserve()
-            bundle = _bundle(directory / f"machine-{size}", size, gateway, (listen, proxy))
-            write_set(bundle / "certs", machines.machine_identity(authorities).files())
-            with measure.running(bundle, ("127.0.0.1", proxy)):
+            machine, forwarder = (Ends(*(ports.reserve() for _ in range(3))) for _ in range(2))
+            ours, beside = directory / f"machine-{size}", directory / f"forwarder-{size}"
+            _render(ours, _machine(size, gateway, machine), authorities)
+            _render(beside, _forwarder(_machine(size, gateway, forwarder)), authorities)
+            ways = {**_ways(ours, machine), **_forwarded(forwarder, certificate)}
+            here = "127.0.0.1"
+            with measure.running(ours, (here, machine.proxy)), measure.running(beside, (here, forwarder.proxy)):
                 for connections in CONNECTIONS:
-                    subjects = {
-                        name: partial(load, way, connections) for name, way in _ways(bundle, listen, proxy).items()
-                    }
+                    subjects = {name: partial(load, way, connections) for name, way in ways.items()}
                     _report(report, size, connections, measure.alternate(options.runs, subjects))
     report.show(as_json=options.json)
 
 
 def _report(report: measure.Report, size: int, connections: int, found: Mapping[str, list[throughput.Load]]) -> None:
     ratios = {
-        name: measure.median([ours.rate / plain.rate for ours, plain in zip(loads, found[PLAIN], strict=True)])
+        name: [ours.rate / plain.rate for ours, plain in zip(loads, found[PLAIN], strict=True)]
         for name, loads in found.items()
     }
     for name, loads in found.items():
         figures = [measure.median([getattr(each, figure) for each in loads]) for figure in ("rate", "p50", "p99")]
-        report.row(f"{size:,}", name, connections, figures[0], ratios[name], *figures[1:])
-    text = f"{size:,} services, {connections} connections: by Host, of the plain listener"
-    report.target(text, ratios["by Host"], CHANCE, at_least=True)
+        report.row(f"{size:,}", name, connections, figures[0], measure.median(ratios[name]), *figures[1:])
+    for name in (BY_HOST, FORWARDER, FORWARDER_BY_HOST):
+        text = f"{size:,} services, {connections} connections: {name}, of the plain listener"
+        report.ratio(text, ratios[name], LEAST, at_least=True)
 
 
-def _ways(bundle: Path, listen: int, proxy: int) -> dict[str, Way]:
-    to_proxy = partial(_connected, proxy)
+def _ways(bundle: Path, ends: Ends) -> dict[str, Way]:
+    to_proxy = partial(_connected, ends.proxy)
     return {
-        PLAIN: Way(partial(_connected, listen), _get("/", "127.0.0.1")),
+        PLAIN: Way(partial(_connected, ends.listen), _get("/", "127.0.0.1")),
         "unix-domain socket": Way(partial(_connected_by, bundle / _SOCKET), _get("/", "localhost")),
-        "by Host": Way(to_proxy, _get("/", NAME)),
+        "TCP listener": Way(partial(_connected, ends.tcp), _get("/", NAME)),
+        BY_HOST: Way(to_proxy, _get("/", NAME)),
         "http_proxy": Way(to_proxy, _get(f"http://{NAME}/", NAME)),
-        "CONNECT": Way(partial(_tunnel, proxy), _get("/", NAME)),
+        "CONNECT": Way(partial(_tunnel, ends.proxy), _get("/", NAME)),
+    }
+
+
+def _forwarded(ends: Ends, certificate: ssl.SSLContext) -> dict[str, Way]:
+    return {
+        FORWARDER: Way(partial(_connected, ends.listen), _get("/", "127.0.0.1")),
+        "forwarder, mutual TLS": Way(partial(_connected_by_tls, ends.listen, certificate), _get("/", "127.0.0.1")),
+        FORWARDER_BY_HOST: Way(partial(_connected, ends.proxy), _get("/", NAME)),
+        "forwarder, http_proxy": Way(partial(_connected, ends.proxy), _get(f"http://{NAME}/", NAME)),
+        "forwarder, TCP": Way(partial(_connected, ends.tcp), _get("/", NAME)),
     }
 
 
@@ -108,6 +145,19 @@ def _connected_by(path: Path) -> socket.socket:
     return connection
 
 
+def _connected_by_tls(port: int, certificate: ssl.SSLContext) -> socket.socket:
+    return certificate.wrap_socket(_connected(port))
+
+
+def _client(directory: Path, authorities: Authorities) -> ssl.SSLContext:
+    """What a client shows to the forwarder; whom it calls is no matter here."""
+    write_set(directory, authorities.machine(CLIENT).files())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.load_cert_chain(directory / "cert-chain.pem", directory / "key.pem")
+    return context
+
+
 def _tunnel(proxy: int) -> socket.socket:
     connection = _connected(proxy)
     connection.sendall(f"CONNECT {NAME} HTTP/1.1\r\nhost: {NAME}\r\n\r\n".encode())
@@ -122,7 +172,7 @@ def load(way: Way, connections: int) -> throughput.Load:
         opened = [stack.enter_context(way.connect()) for _ in range(connections)]
         for connection in opened:
             connection.sendall(way.request)
-            _whole(connection)
+            throughput.whole(connection)
             waiting.register(connection, selectors.EVENT_READ)
         return _repeat(opened, waiting, way.request)
 
@@ -137,7 +187,7 @@ def _repeat(connections: Sequence[socket.socket], waiting: selectors.BaseSelecto
         connection.sendall(request)
     while time.perf_counter() < started + SECONDS:
         for connection in [by_file[key.fd] for key, _ in waiting.select()]:
-            _whole(connection)
+            throughput.whole(connection)
             now = time.perf_counter()
             spent.append(now - sent[connection])
             sent[connection] = now
@@ -147,34 +197,35 @@ def _repeat(connections: Sequence[socket.socket], waiting: selectors.BaseSelecto
     return throughput.Load(rate, spent[len(spent) // 2] * 1000, spent[len(spent) * 99 // 100] * 1000)
 
 
-def _whole(connection: socket.socket) -> None:
-    """Reads one response: its head, and the KiB that the application sends."""
-    said = connection.recv(65536)
-    assert said.startswith(b"HTTP/1.1 200 "), said
-    while len(said) < said.find(b"\r\n\r\n") + 4 + 1024:
-        said += connection.recv(65536)
+def _render(bundle: Path, documents: str, authorities: Authorities) -> None:
+    specification = bundle.with_suffix(".yaml")
+    specification.write_text(documents)
+    measure.render(specification, bundle)
+    write_set(bundle / "certs", machines.machine_identity(authorities).files())
 
 
-def _bundle(directory: Path, size: int, gateway: int, ports: tuple[int, int]) -> Path:
-    listen, proxy = ports
-    specification = directory.with_suffix(".yaml")
-    specification.write_text(_documents(size, gateway, listen, proxy))
-    measure.render(specification, directory)
-    return directory
-
-
-def _documents(size: int, gateway: int, listen: int, proxy: int) -> str:
-    """The service that is called, in two ways and by name, among others that are called by name only."""
-    text = measure.documents(size - 1, [gateway])
-    service = (
-        f"  services:\n  - host: {SERVICE.host}\n    ports: [{{number: {measure.SERVICE_PORT}, protocol: HTTP}}]\n"
-    )
-    text = text.replace("  services:\n", f"{service}    serviceAccounts: [{SERVICE.account}]\n")
-    text = re.sub(r"listen: [0-9.:]+}", "listen: none}", text)
-    called = [
-        f"  - {{host: {SERVICE.host}, listen: {where}}}\n" for where in (f"127.0.0.1:{listen}", f"'unix:./{_SOCKET}'")
+def _machine(size: int, gateway: int, ends: Ends) -> str:
+    """The application that is called, in three ways and by name, among others that are called by name only."""
+    text = re.sub(r"listen: [0-9.:]+}", "listen: none}", measure.documents(size - 1, [gateway]))
+    services = [
+        f"  - {{host: {each.host}, ports: [{{number: {measure.SERVICE_PORT}, protocol: {each.ports[0].protocol}}}], "
+        f"serviceAccounts: [{each.account}]}}\n"
+        for each in (SERVICE, BYTES)
     ]
-    return text.replace("  egress:\n", f"  proxy: {{listen: 127.0.0.1:{proxy}}}\n  egress:\n{''.join(called)}")
+    text = text.replace("  services:\n", f"  services:\n{''.join(services)}")
+    called = [
+        f"  - {{host: {SERVICE.host}, listen: 127.0.0.1:{ends.listen}}}\n",
+        f"  - {{host: {SERVICE.host}, listen: 'unix:./{_SOCKET}'}}\n",
+        f"  - {{host: {BYTES.host}, listen: 127.0.0.1:{ends.tcp}}}\n",
+    ]
+    return text.replace("  egress:\n", f"  proxy: {{listen: 127.0.0.1:{ends.proxy}}}\n  egress:\n{''.join(called)}")
+
+
+def _forwarder(documents: str) -> str:
+    """The same, for clients on other machines."""
+    principal = str(CLIENT).removeprefix("spiffe://")
+    clients = f"{{cidrs: [127.0.0.0/8], mutualTLS: {{principals: [{principal}]}}}}"
+    return documents.replace("  proxy:", f"  profile: forwarder\n  clients: {clients}\n  proxy:")
 
 
 if __name__ == "__main__":

@@ -10,25 +10,24 @@ from tests import documents
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sidestep.compile.envoy.resources import Resource
-
 GATEWAYS = [{"address": "192.0.2.1"}, {"address": "192.0.2.2"}]
 
 
-def clusters(services: int, file: Path) -> list[Resource]:
-    """The clusters of a machine that calls so many services through two gateways."""
+def clusters(services: int, file: Path, *, tcp: int = 0) -> list[dict[str, Any]]:
+    """The clusters of a machine that calls so many services through two gateways, the first few of them over TCP."""
     hosts = [f"s{index}.pay.svc.cluster.local" for index in range(services)]
     called = [documents.egress(host, f"127.0.0.1:{10_000 + index}") for index, host in enumerate(hosts)]
-    mesh = documents.mesh(*map(documents.service, hosts), gateways=GATEWAYS)
+    offered = [documents.service(host, (9080, "TCP" if index < tcp else "HTTP")) for index, host in enumerate(hosts)]
+    mesh = documents.mesh(*offered, gateways=GATEWAYS)
     documents.write(file, mesh, documents.workload(*called))
     [bundle] = onboard.bundles(onboard.load([str(file)]))
-    return bundle.plan.clusters
+    made: Any = bundle.plan.clusters
+    return list(made)
 
 
-def interval(cluster: Resource) -> str:
+def interval(cluster: dict[str, Any]) -> str:
     """How often it asks each gateway."""
-    checks: Any = cluster["health_checks"]
-    [check] = checks
+    [check] = cluster["health_checks"]
     return str(check["interval"])
 
 
@@ -41,3 +40,17 @@ def test_with_many_services_failed_connections_alone_tell_that_a_gateway_is_gone
     for cluster in clusters(310, tmp_path / "many.yaml"):
         assert "health_checks" not in cluster
         assert "outlier_detection" in cluster
+
+
+def test_tcp_services_ask_as_often_as_their_own_number_allows(tmp_path: Path) -> None:
+    made = clusters(310, tmp_path / "many.yaml", tcp=10)
+    asking = [cluster for cluster in made if "health_checks" in cluster]
+    assert len(asking) == 10
+    assert {interval(cluster) for cluster in asking} == {"1s"}
+    made = clusters(310, tmp_path / "all.yaml", tcp=310)
+    assert not any("health_checks" in cluster for cluster in made)
+
+
+def test_one_failed_connection_leaves_a_gateway_out_over_tcp_alone(tmp_path: Path) -> None:
+    made = clusters(2, tmp_path / "both.yaml", tcp=1)
+    assert sorted(cluster["outlier_detection"]["consecutive_local_origin_failure"] for cluster in made) == [1, 2]

@@ -30,8 +30,13 @@ _ALPN_TCP: Final = ("istio",)
 def egress(machine: Machine) -> list[Resource]:
     """The clusters for each (service, port, subset) that the machine calls, by name."""
     ports = {cluster_name(port): port for port in machine.egress}
-    reach = gateways.reach(machine, len(ports))
-    made = [cluster for port in ports.values() for cluster in _clusters(port, machine, reach)]
+    over_http = gateways.reach(machine, len(ports))
+    over_tcp = gateways.reach_for_bytes(machine, sum(not port.protocol.is_http for port in ports.values()))
+    made = [
+        cluster
+        for port in ports.values()
+        for cluster in _clusters(port, machine, over_http if port.protocol.is_http else over_tcp)
+    ]
     return sorted(made, key=lambda cluster: str(cluster["name"]))
 
 

@@ -45,6 +45,20 @@ def reach(machine: Machine, clusters: int) -> Resource:
     }
 
 
+def reach_for_bytes(machine: Machine, clusters: int) -> Resource:
+    """The same for connections whose bytes are passed on; ``clusters`` counts those alone.
+
+    There is no retry to avoid the gateway that failed, so one failure leaves it out: the next attempt would wait at a
+    gateway that hangs once more. And nothing but being asked tells of one that hangs under an open connection, so these
+    clusters ask as often as their own number allows, however many others there are.
+    """
+    made = reach(machine, clusters)
+    failures = made.get("outlier_detection")
+    if not isinstance(failures, dict):
+        return made
+    return {**made, "outlier_detection": {**failures, "consecutive_local_origin_failure": 1}}
+
+
 def outliers(gateways: Sequence[Gateway]) -> Resource:
     """When a gateway is left out for a while because connections to it fail.
 
@@ -95,9 +109,9 @@ def _asked(gateways: Sequence[Gateway], clusters: int) -> Resource:
     """Asking the gateways alone, in plain text: TLS would go all the way to the destination's pods.
 
     Whether each is ready where that is known, else whether it takes connections. The interval grows with the number of
-    clusters, because each of them asks every gateway: a machine opens no more than 20 connections a second to ask, or
-    asks no more than 100 times where the connections are kept. With thousands of clusters the answers come too late to
-    be of use, while the first round, for which Envoy's start waits, opens thousands of connections at once and costs a
+    clusters, because each of them asks every gateway: they open no more than 20 connections a second to ask, or ask no
+    more than 100 times where the connections are kept. With thousands of clusters the answers come too late to be of
+    use, while the first round, for which Envoy's start waits, opens thousands of connections at once and costs a
     seventh of the memory (bench/memory.py).
     """
     status = gateways[0].status_port is not None
