@@ -28,7 +28,7 @@ _CONNECTION: Final[Resource] = {
 _REQUEST: Final[Resource] = {
     **_CONNECTION,
     "method": "%REQ(:METHOD)%",
-    "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+    "path": "%REQ(:PATH)%",
     "authority": "%REQ(:AUTHORITY)%",
     "protocol": "%PROTOCOL%",
     "response_code": "%RESPONSE_CODE%",
@@ -47,8 +47,6 @@ def _to_stdout(fields: Resource) -> list[Resource]:
 _CALLER: Final[Resource] = {
     "downstream_peer_uri_san": "%DOWNSTREAM_PEER_URI_SAN%",
 }
-# Nothing rewrites a path here: what x-envoy-original-path says is a caller's word, and could hide what was asked for.
-_CALLERS_REQUEST: Final[Resource] = {**_REQUEST, "path": "%REQ(:PATH)%", **_CALLER}
 _REFUSED: Final[Resource] = {
     "start_time": "%START_TIME%",
     "response_flags": "%RESPONSE_FLAGS%",
@@ -73,8 +71,10 @@ _NOT_LET_IN: Final[Resource] = {
 }
 
 HTTP_LOG: Final = _to_stdout(_REQUEST)
+REST_LOG: Final = _to_stdout({**_REQUEST, "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"})
+"""Where REST is transcoded: the path before that. Elsewhere that header is a caller's word, and would hide the path."""
 TCP_LOG: Final = _to_stdout(_CONNECTION)
-INBOUND_HTTP_LOG: Final = _to_stdout(_CALLERS_REQUEST)
+INBOUND_HTTP_LOG: Final = _to_stdout({**_REQUEST, **_CALLER})
 INBOUND_TCP_LOG: Final = _to_stdout({**_CONNECTION, **_CALLER})
 REFUSED_LOG: Final[list[Resource]] = [{**_to_stdout(_REFUSED)[0], "filter": _NOT_LET_IN}]
 """Connections that got no further than the handshake, or not even there. The rest is logged as what it carried."""

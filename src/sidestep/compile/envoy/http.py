@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sidestep.compile.envoy.access_log import HTTP_LOG
+from sidestep.compile.envoy.access_log import HTTP_LOG, REST_LOG
 from sidestep.compile.envoy.peer_metadata import METADATA, METADATA_ID
 from sidestep.compile.envoy.resources import extension
 
@@ -29,9 +29,9 @@ def connection_manager(
 ) -> Resource:
     """The network filter for calls to the mesh.
 
-    ``routes`` is one field: ``route_config``, or ``rds`` for routes that come from elsewhere. ``filters`` come before
-    the router; ``default_host`` stands in for the ``Host`` that HTTP/1.0 callers do not send; ``more`` is what only
-    this one has.
+    ``routes`` is one field: ``route_config``, or ``rds`` for routes that come from elsewhere. ``filters`` are there
+    where REST is transcoded; ``default_host`` stands in for the ``Host`` that HTTP/1.0 callers do not send; ``more`` is
+    what only this one has.
     """
     return extension(
         "envoy.filters.network.http_connection_manager",
@@ -39,7 +39,7 @@ def connection_manager(
         stat_prefix=STAT_PREFIX,
         **routes,
         http_filters=[*filters, _ROUTER],
-        access_log=HTTP_LOG,
+        **(_TRANSCODED if filters else _PLAIN),
         # As Istio's own sidecars have it: no time-outs that the application did not ask for, paths normalised.
         stream_idle_timeout="0s",
         normalize_path=True,
@@ -72,3 +72,15 @@ def _header(name: str, value: str) -> Resource:
 
 
 _ROUTER: Final = extension("envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True)
+_PLAIN: Final[Resource] = {"access_log": HTTP_LOG}
+_TRANSCODED: Final[Resource] = {
+    "access_log": REST_LOG,
+    # The transcoder's own mark of a REST call; a native one that had it would be answered as if it were one.
+    "early_header_mutation_extensions": [
+        extension(
+            "envoy.http.early_header_mutation.header_mutation",
+            "http.early_header_mutation.header_mutation.v3.HeaderMutation",
+            mutations=[{"remove": "x-envoy-original-path"}],
+        )
+    ],
+}
