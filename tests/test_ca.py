@@ -349,7 +349,15 @@ def test_issue_for_what_is_no_bundle_is_refused(made: Path, tmp_path: Path, cont
 
 
 def test_issue_refuses_a_foreign_trust_domain_and_writes_nothing(made: Path, tmp_path: Path) -> None:
-    refused(7, r"may not sign .*allow only vms\.example", "issue", made, tmp_path / "certs", "--id", BILLING)
+    refused(
+        7,
+        r"may not sign .*allow only vms\.example\nhint: sidestep ca init --trust-domain",
+        "issue",
+        made,
+        tmp_path / "certs",
+        "--id",
+        BILLING,
+    )
     assert not (tmp_path / "certs").exists()
 
 

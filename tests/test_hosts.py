@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,8 @@ from hypothesis import strategies as st
 
 from sidestep.errors import OutputError
 from sidestep.hosts import block, replaced, update
+from tests import documents
+from tests.commands import run
 
 NAMES = {"127.77.0.9": ["reviews.bookinfo"], "127.77.0.10": ["ledger.pay", "ledger.pay.svc"]}
 LINES = block("vms/billing", NAMES)
@@ -86,3 +92,76 @@ def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="No such file"):
         update(tmp_path / "hosts", "vms/billing", LINES)
     assert not list(tmp_path.iterdir())
+
+
+def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "hosts"
+    file.write_text(OTHERS)
+    owners = [f"vms/billing-{number}" for number in range(8)]
+    with ThreadPoolExecutor(len(owners)) as pool:
+        changed = [*pool.map(lambda owner: update(file, owner, block(owner, NAMES)), owners)]
+    assert all(changed)
+    assert all(block(owner, NAMES)[0] in file.read_text().splitlines() for owner in owners)
+    for owner in owners:
+        update(file, owner, [])
+    assert file.read_text() == OTHERS
+
+
+def test_what_another_program_writes_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "hosts"
+    file.write_text(OTHERS)
+    fsync = os.fsync
+
+    def meanwhile(descriptor: int) -> None:
+        if "192.0.2.1" not in file.read_text():
+            file.write_text(f"{OTHERS}192.0.2.1 another\n")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    assert update(file, "vms/billing", LINES)
+    assert file.read_text() == "\n".join([f"{OTHERS}192.0.2.1 another", *LINES, ""])
+
+
+@pytest.mark.parametrize("why", [errno.EACCES, errno.EROFS])
+def test_a_file_in_a_directory_that_is_not_ours_is_written_in_place(
+    why: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in containers: /etc/hosts is a mount of its own in a file system that may be read-only."""
+    file = tmp_path / "hosts"
+    file.write_text(OTHERS)
+    inode = file.stat().st_ino
+
+    def refused(**_: object) -> None:
+        raise OSError(why, os.strerror(why))
+
+    monkeypatch.setattr(tempfile, "mkstemp", refused)
+    assert update(file, "vms/billing", LINES)
+    assert (file.read_text(), file.stat().st_ino) == (OTHERS + "\n".join(LINES) + "\n", inode)
+
+
+def test_a_full_disk_leaves_the_file_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hosts").write_text(OTHERS)
+
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "mkstemp", full)
+    with pytest.raises(OutputError, match="No space left"):
+        update(tmp_path / "hosts", "vms/billing", LINES)
+    assert (tmp_path / "hosts").read_text() == OTHERS
+
+
+def test_the_command_says_what_is_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_text(OTHERS)
+    said = []
+    for call in (documents.egress(), documents.egress(listen=19080)):
+        workload = documents.workload(call, addresses={})
+        file = documents.write(tmp_path / "spec.yaml", documents.mesh(), workload)
+        assert run("render", file, "-o", tmp_path / "bundle", "--unsafe-skip-validation").code == 0
+        said.append(run("hosts", tmp_path / "bundle", "--install", "--file", tmp_path / "hosts"))
+    assert [ran.out.removeprefix(f"{tmp_path}/hosts: ") for ran in said] == [
+        "changed, the block of vms/billing is in it\n",
+        "changed, the block of vms/billing is not in it\n",
+    ]
+    assert "no service of vms/billing is on its own port number" in said[1].err
+    assert (tmp_path / "hosts").read_text() == OTHERS

@@ -84,9 +84,9 @@ def init(
 
 def load(directory: Path, now: datetime) -> Authority:
     """The CA that signs for machines: ``directory``, or its machines/ where `init` made it. `CertificateError`."""
-    if (directory / _MACHINES).is_dir():
-        directory /= _MACHINES
     try:
+        if (directory / _MACHINES).is_dir():
+            directory /= _MACHINES
         files = {name: (directory / name).read_bytes() for name in CA_FILES if (directory / name).exists()}
     except OSError as problem:
         raise CertificateError(f"cannot read the CA in {directory}: {problem.strerror or problem}") from problem

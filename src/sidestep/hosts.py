@@ -9,8 +9,9 @@ The block of a workload stands between two comments that name it, so that severa
 
 from __future__ import annotations
 
+import errno
 import os
-import stat
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,10 @@ from pathlib import Path
 from typing import Final
 
 from sidestep.errors import OutputError
+from sidestep.files import locked
 
+_PATIENCE: Final = 10.0
+"""Seconds to wait for other writers."""
 DEFAULT: Final = (
     Path(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "drivers", "etc", "hosts")
     if sys.platform == "win32"
@@ -58,35 +62,49 @@ def replaced(text: str, owner: str, lines: Sequence[str]) -> str:
 
 
 def update(path: Path, owner: str, lines: Sequence[str]) -> bool:
-    """Brings the block of ``owner`` in a hosts file up to date; whether that changed anything. Raises `OutputError`."""
+    """Brings the block of ``owner`` in a hosts file up to date; whether that changed anything. Raises `OutputError`.
+
+    Whoever does the same for another workload at this moment waits; what somebody else has changed meanwhile is kept.
+    """
     try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
-        new = replaced(text, owner, lines)
-        if new != text:
-            _replace(path.resolve(), new.encode("utf-8", "surrogateescape"))
+        path = path.resolve(strict=True)
+        with locked(path.parent, wait=_PATIENCE):
+            while True:
+                present = path.read_bytes()
+                text = replaced(present.decode("utf-8", "surrogateescape"), owner, lines)
+                new = text.encode("utf-8", "surrogateescape")
+                if new == present or _replace(path, present, new):
+                    return new != present
     except OSError as error:
         hint = "Run it as root, or print the block and add it yourself." if isinstance(error, PermissionError) else ""
         raise OutputError(f"{path}: {error.strerror or error}", hint=hint) from error
-    return new != text
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """As a whole, with the same owner and mode; in place where the directory does not let us."""
-    status = path.stat()
+def _replace(path: Path, present: bytes, new: bytes) -> bool:
+    """As a whole, with the same owner, mode and attributes; in place where the directory does not let us.
+
+    False where the file is not as it was any more.
+    """
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    except PermissionError:
-        path.write_bytes(content)
-        return
+    except OSError as error:
+        if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            raise
+        path.write_bytes(new)
+        return True
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
+            status = path.stat()
             if hasattr(os, "fchown"):
                 os.fchown(descriptor, status.st_uid, status.st_gid)
-                os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+            shutil.copystat(path, name)
+            stream.write(new)
             stream.flush()
             os.fsync(descriptor)
-        _rename(Path(name), path, content)
+        if path.read_bytes() != present:
+            return False
+        _rename(Path(name), path, new)
+        return True
     finally:
         Path(name).unlink(missing_ok=True)
 

@@ -60,8 +60,10 @@ def bundles(spec: Spec, workload: str | None = None) -> list[Bundle]:
 
 def manifest(directory: Path) -> Mapping[str, Any]:
     """The manifest of the bundle in ``directory``. Raises `OutputError` where there is none, or none of ours."""
-    with translated(directory):
+    try:
         found = _manifest(directory / envoy.MANIFEST)
+    except OSError as error:
+        raise OutputError(f"{directory}: cannot be read: {error.strerror}") from error
     if found is None:
         raise OutputError(f"{directory}: holds no bundle", hint="sidestep render makes one.")
     if field := wrong(found):

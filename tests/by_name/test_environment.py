@@ -96,10 +96,17 @@ def test_the_commands_exit_code_and_arguments_are_its_own(machine: Machine) -> N
     assert within(machine, "echo", "--", "--wait", "-o", "*").stdout == "-- --wait -o *\n"
 
 
+def test_the_command_hears_signals_as_in_a_shell(machine: Machine) -> None:
+    """Python ignores SIGPIPE, and `yes` would complain."""
+    ran = within(machine, "sh", "-c", "yes | head -n 1")
+    assert (ran.stdout, ran.stderr) == ("y\n", "")
+
+
 @pytest.mark.parametrize(
     ("command", "code", "says"),
     [
         ("no-such-command", 127, "error: no-such-command: there is no such command\n"),
+        ("", 127, "error: : there is no such command\n"),
         ("/", 126, "error: /: Permission denied\n"),
     ],
 )
@@ -120,6 +127,11 @@ def test_refuses_where_no_envoy_runs(tmp_path: Path) -> None:
     ran = run("exec", where, "--", "true")
     message = f"error: the Envoy of {where} does not run: nobody listens on unix:{where}/reviews.sock\n"
     assert (ran.code, ran.err) == (5, f"{message}hint: cd {where} && envoy -c envoy.json --disable-hot-restart\n")
+
+
+def test_refuses_where_there_is_no_command(tmp_path: Path) -> None:
+    for nothing in ([], ["--"]):
+        assert run("exec", tmp_path, *nothing).code == 2
 
 
 def test_refuses_where_there_is_no_bundle(tmp_path: Path) -> None:

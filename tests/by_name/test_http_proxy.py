@@ -247,3 +247,9 @@ def http2(machine: Machine, headers: list[tuple[str, str]]) -> str:
                 if isinstance(event, h2.events.ResponseReceived):
                     return dict(event.headers or [])[b":status"].decode()
             connection.sendall(protocol.data_to_send())
+
+
+def test_the_log_tells_the_path_that_was_asked_for(machine: Machine) -> None:
+    path = "/asked-for-a-secret"
+    assert ask(machine, get(REVIEWS, "x-envoy-original-path: /harmless", target=path))[0] == 200
+    assert eventually("it is logged", lambda: any(each.get("path") == path for each in machine.calls()))

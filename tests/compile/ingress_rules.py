@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sidestep.spec import IngressPort
     from tests.compile.rules import Made
 
+XFCC = "x-forwarded-client-cert"
 PEER_METADATA = ["x-envoy-peer-metadata", "x-envoy-peer-metadata-id"]
 
 
@@ -130,7 +131,9 @@ def no_caller_speaks_in_another_name(made: Made) -> None:
         wanted = "SANITIZE" if port.spec.without_client_certificate else "SANITIZE_SET"
         assert manager["forward_client_cert_details"] == wanted
         routes = manager["route_config"]
-        assert routes["request_headers_to_remove"] == PEER_METADATA
+        assert routes["request_headers_to_remove"][:2] == PEER_METADATA
+        assert {name.replace("_", "-") for name in routes["request_headers_to_remove"][2:]} == {XFCC}
+        assert len({*routes["request_headers_to_remove"][2:], XFCC}) == 8, "each dash may be an underscore"
         added = {each["header"]["key"]: each["append_action"] for each in routes.get("response_headers_to_add", [])}
         if port.spec.load_balancer:
             assert (added, routes["response_headers_to_remove"]) == ({}, PEER_METADATA)

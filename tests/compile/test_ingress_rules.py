@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -171,18 +170,3 @@ def test_no_rule_is_without_a_break() -> None:
 )
 def test_a_principal_covers_another(wider: str, principal: str, expected: bool) -> None:
     assert covers(wider, principal, "cluster.local") == expected
-
-
-def test_a_suffix_is_not_met_by_a_path_parameter() -> None:
-    """A servlet reads /admin;.json as /admin."""
-    [regex] = set(re.findall(r'"regex":"([^"]*json)"', listeners_of(ASKED)))
-    matches = re.compile(json.loads(f'"{regex}"')).fullmatch
-    assert matches("/reports/1.json")
-    assert not matches("/admin;.json")
-    assert not matches("/admin;x=.json")
-    assert not matches("/reports/1xjson")
-
-
-def listeners_of(case: str) -> str:
-    [bundle] = cases.bundles(case).values()
-    return bundle.tree.files["lds.json"].content.decode()

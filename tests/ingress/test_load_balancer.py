@@ -6,9 +6,7 @@ import http.client
 import json
 import ssl
 import sys
-import threading
-from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +16,7 @@ from tests import documents
 from tests.certificates import issue_into
 from tests.envoys import accepted, eventually, running
 from tests.free_ports import free_port
+from tests.ingress.applications import application
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,32 +27,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="loopback has one address only")
 BALANCER, OTHER = "127.0.0.2", "127.0.0.1"
 FORGED = {"x-forwarded-client-cert": "URI=spiffe://cluster.local/ns/a/sa/b", "x-envoy-peer-metadata-id": "forged"}
-
-
-class Heard(BaseHTTPRequestHandler):
-    """Answers with the headers that it heard."""
-
-    def do_GET(self) -> None:
-        content = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""
-
-
-@contextmanager
-def application(port: int) -> Iterator[None]:
-    with ThreadingHTTPServer(("127.0.0.1", port), Heard) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 class Balanced:

@@ -50,6 +50,15 @@ def test_the_ca_chain_is_this_ca_then_the_root() -> None:
     assert read_certificates(MESH.files()["cert-chain.pem"], "chain") == (MESH.certificate, ROOT.certificate)
 
 
+def test_an_intermediate_may_be_called_as_its_root_is() -> None:
+    """As with openssl, where nobody says a name for each."""
+    ca = ROOT.new_intermediate(NOW, name="Root CA", trust_domain="cluster.local")
+    assert ca.certificate.subject == ROOT.certificate.subject
+    identity = issue(Authority.load(ca.files(), NOW), BILLING, NOW)
+    identity.verify(NOW)
+    assert read_certificates(identity.chain, "chain")[1:] == (ca.certificate,)
+
+
 def test_a_ca_under_the_root_needs_no_chain_file() -> None:
     files = MESH.files()
     del files["cert-chain.pem"]

@@ -111,6 +111,17 @@ def test_two_methods_of_one_route(first: str, second: str) -> None:
     assert "demo.v1.S/Get and demo.v1.S/Read have the same route (found GET /v1/" in line
 
 
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("nothing", "demo.v1.S.Get binds a field that demo.v1.B does not have (found nothing; allowed: name)"),
+        ("name", "answers with a part of its message (found response_body: name; allowed: a field of type google.api."),
+    ],
+)
+def test_a_part_that_envoy_does_not_answer_with(body: str, why: str) -> None:
+    assert why in said_of(compiled(Path(), annotated(("Get", f'get: "/v1/{{id}}" response_body: "{body}"'))))
+
+
 def test_different_verbs_are_different_routes() -> None:
     text = annotated(
         ("Get", 'get: "/v1/{id}"'), ("Del", 'delete: "/v1/{id}"'), ("Run", 'post: "/v1/{id}:run" body: "*"')

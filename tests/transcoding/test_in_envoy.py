@@ -152,12 +152,13 @@ def test_bodies_that_do_not_fit(here: Path, body: str, status: int, said: str) -
         assert said in text
 
 
-def test_a_native_client_is_left_alone(here: Path) -> None:
+@pytest.mark.parametrize("metadata", [(), (("x-envoy-original-path", "/v1/accounts/a:watch"),)], ids=len)
+def test_a_native_client_is_left_alone(here: Path, metadata: tuple[tuple[str, str], ...]) -> None:
     server = Bytes(entry(), entry(), status=grpc.StatusCode.UNAVAILABLE)
     with served(server) as at, machine(here, LINES, at) as (_, port):
         with grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel:
             call: grpc.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream("/pay.v1.Ledger/Watch")
-            replies = call(b"", timeout=10)
+            replies = call(b"", timeout=10, metadata=metadata)
             assert next(replies) == entry()
             assert next(replies) == entry()
             with pytest.raises(grpc.RpcError) as error:
@@ -178,3 +179,10 @@ def test_http_1_0_cannot_tell_a_stream_that_was_cut(here: Path) -> None:
     assert b" 200 OK" in received
     assert received.endswith(b'{"id":"1"}\n')
     assert b"chunked" not in received
+
+
+def test_the_log_tells_the_rest_path(here: Path) -> None:
+    with served(Bytes(entry())) as server, machine(here, LINES, server) as (envoy, port):
+        rest(port, "/v1/entries/1", **{"x-envoy-original-path": "/harmless"})
+        path = '"path":"/v1/entries/1"'
+        assert eventually("it is logged", lambda: path in envoy.log.read_text(encoding="utf-8"))

@@ -116,3 +116,14 @@ def test_the_ledger_s_descriptors_are_those_of_its_proto() -> None:
     directory = ledger.DESCRIPTOR.parent
     made = sets.read(compile_protos(directory, ["ledger.proto"], ["."]))
     assert made.files == ledger.descriptors().files
+
+
+def test_envoy_can_read_a_set_whose_files_came_in_another_order(tmp_path: Path) -> None:
+    """Servers tell file by file, and Envoy wants each after what it imports."""
+    (tmp_path / "b.proto").write_text('syntax = "proto3"; package demo; message B {}')
+    text = 'syntax = "proto3"; package demo; import "b.proto"; service S { rpc Get(B) returns (B); }'
+    (tmp_path / "a.proto").write_text(text)
+    files = sets.read(compile_protos(tmp_path, ["a.proto"], ["."])).files
+    (tmp_path / "ledger.pb").write_bytes(sets.encode(files[name] for name in ("a.proto", "b.proto")))
+    answer = run("render", spec(tmp_path, {"descriptor": "ledger.pb"}), "-o", tmp_path / "bundle")
+    assert (answer.code, answer.err) == (0, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import click
@@ -11,13 +12,20 @@ from sidestep.cli.terminal import start_command
 from sidestep.errors import CommandNotExecutable, CommandNotFound, EnvoyStopped
 
 
+def _command(_ctx: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    words = value[1:] if value[0] == "--" else value
+    if not words:
+        raise click.BadParameter("found nothing; allowed: a command and its arguments")
+    return words
+
+
 @click.command(
     short_help="Run a command that finds a bundle's services.",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 @click.option("--wait", type=click.FloatRange(0, 3600), default=0.0, metavar="SECONDS", help="Wait for its Envoy.")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND…")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, callback=_command, metavar="-- COMMAND…")
 def exec(wait: float, bundle: Path, command: tuple[str, ...]) -> None:  # noqa: A001 (the command's name)
     """Run COMMAND with the variables of `sidestep env BUNDLE`, in place of this process.
 
@@ -43,14 +51,19 @@ def exec(wait: float, bundle: Path, command: tuple[str, ...]) -> None:  # noqa: 
         raise EnvoyStopped(
             f"the Envoy of {bundle} does not run: nobody listens on {address}", hint=start_command(bundle)
         )
-    program, *arguments = command[1:] if command[0] == "--" else command
-    _become(program, arguments, {**os.environ, **environment.variables(manifest, directory, os.environ)})
+    _become(command, {**os.environ, **environment.variables(manifest, directory, os.environ)})
 
 
-def _become(program: str, arguments: list[str], environment: dict[str, str]) -> None:
+def _become(command: tuple[str, ...], environment: dict[str, str]) -> None:
+    program = command[0]
+    for name in ("SIGPIPE", "SIGXFSZ"):  # Python ignores them, and what is ignored stays so
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
     try:
-        os.execvpe(program, [program, *arguments], environment)  # noqa: S606 (no shell is wanted)
+        if program:
+            os.execvpe(program, command, environment)  # noqa: S606 (no shell is wanted)
     except FileNotFoundError:
-        raise CommandNotFound(f"{program}: there is no such command") from None
+        pass
     except OSError as error:
         raise CommandNotExecutable(f"{program}: {error.strerror}") from None
+    raise CommandNotFound(f"{program}: there is no such command")

@@ -41,7 +41,7 @@ def hosts(terminal: Terminal, bundle: Path, action: str | None, file: Path | Non
         for line in lines:
             terminal.say(line)
     else:
-        done = {"install": "is in it", "remove": "is not in it"}[action]
+        done = "is in it" if lines and action == "install" else "is not in it"
         terminal.say(f"{path}: {'changed, ' if changed else 'unchanged, '}the block of {workload} {done}")
     if not lines and action != "remove":
         terminal.warn([f"no service of {workload} is on its own port number; say `addresses: {{}}` in its spec"])

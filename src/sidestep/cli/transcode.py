@@ -252,7 +252,7 @@ def _written(output: Path, content: bytes) -> None:
     from sidestep.files import translated
     from sidestep.files.writing import write
 
-    new = output.with_name(f".{output.name}.new")
+    new = output.parent / f".{output.name}.new"
     with translated(output.parent):
         new.unlink(missing_ok=True)
         write(new, content, 0o644)

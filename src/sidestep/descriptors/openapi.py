@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from sidestep.descriptors.routes import HTTP_BODY
 from sidestep.descriptors.schemas import Object, Schemas
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
     from sidestep.descriptors.routes import Route
+    from sidestep.descriptors.templates import Template
 
 _VERSION: Final = re.compile(r"\.(v\d+[a-z0-9]*)\.")
 _METHODS: Final = frozenset(("GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"))
@@ -44,7 +46,8 @@ def document(routes: Sequence[Route], style: Style, server: str = "") -> Object:
     paths: dict[str, Object] = {}
     for route in routes:
         if route.verb in _METHODS:  # OpenAPI has no place for methods of one's own
-            paths.setdefault(route.template.openapi, {})[route.verb.lower()] = writer.operation(route)
+            path, names = writer.path(route.template)
+            paths.setdefault(path, {})[route.verb.lower()] = writer.operation(route, names)
     return {
         "openapi": "3.1.0",
         "info": {"title": ", ".join(services), "version": version[1] if version else "1"},
@@ -60,11 +63,24 @@ class _Writer:
     style: Style
     schemas: Schemas
     written: Counter[str] = field(default_factory=Counter)
+    places: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
 
-    def operation(self, route: Route) -> Object:
+    def path(self, template: Template) -> tuple[str, list[str]]:
+        """A path of OpenAPI's, and the names of its parameters: a parameter is a segment, so each wildcard is one.
+
+        The same for all that match the same paths, whatever they call what they bind; for others another one.
+        """
+        if template.shape not in self.places:
+            names = [*_numbered(each.field.replace(".", "_") or "segment" for each in template.wildcards)]
+            while (path := template.filled(f"{{{name}}}" for name in names)) in dict(self.places.values()):
+                names = [f"{name}_" for name in names]
+            self.places[template.shape] = path, names
+        return self.places[template.shape]
+
+    def operation(self, route: Route, names: Sequence[str]) -> Object:
         name = route.method.full_name
         self.written[name] += 1
-        parameters = [*self._path_parameters(route), *self._query_parameters(route)]
+        parameters = [*self._path_parameters(route, names), *self._query_parameters(route)]
         return {
             "operationId": name if self.written[name] == 1 else f"{name}_{self.written[name]}",
             "tags": [route.method.containing_service.full_name],
@@ -73,13 +89,15 @@ class _Writer:
             "responses": {"200": self._reply(route), "default": _ERROR},
         }
 
-    def _path_parameters(self, route: Route) -> Iterator[Object]:
-        for name, pattern in route.template.variables.items():
-            found = _field(route.method.input_type, name)
-            schema = self.schemas.single(found)
-            if pattern != "*" and schema.get("type") == "string":
-                schema = {**schema, "pattern": _as_regex(pattern)}
-            yield {"name": name, "in": "path", "required": True, "schema": schema}
+    def _path_parameters(self, route: Route, names: Sequence[str]) -> Iterator[Object]:
+        for name, wildcard in zip(names, route.template.wildcards, strict=True):
+            pattern = route.template.variables.get(wildcard.field)
+            whole = pattern == "*"
+            schema = self.schemas.single(_field(route.method.input_type, wildcard.field)) if whole else _SEGMENT
+            notes = [] if whole or not pattern else [f"A part of `{wildcard.field}`, which is `{pattern}`."]
+            notes += ["Any number of segments: slashes in it are sent as they are."] if wildcard.text == "**" else []
+            description: Object = {"description": " ".join(notes)} if notes else {}
+            yield {"name": name, "in": "path", "required": True, **description, "schema": schema}
 
     def _query_parameters(self, route: Route) -> Iterator[Object]:
         if route.body != "*":
@@ -103,27 +121,29 @@ class _Writer:
 
     def _reply(self, route: Route) -> Object:
         message = route.method.output_type
-        whole = not route.response_body
-        schema = self.schemas.message(message) if whole else self.schemas.of(_field(message, route.response_body))
+        schema = self.schemas.message(message)
         description = "Done."
         if route.method.server_streaming and self.style.stream_newline_delimited:
             description = "A stream: one JSON object a line, each of this schema. One that fails is cut off."
         elif route.method.server_streaming:
             description = "A stream, as one JSON array. One that fails is cut off."
             schema = {"type": "array", "items": schema}
-        return {"description": description, "content": _content(schema, message)}
+        return {"description": description, "content": _ANYTHING if route.response_body else _content(schema, message)}
 
 
 def _content(schema: Object, message: Descriptor) -> Object:
-    if message.full_name == "google.api.HttpBody":
-        return {"*/*": {}}
+    if message.full_name == HTTP_BODY:
+        return _ANYTHING
     return {"application/json": {"schema": schema}}
 
 
 def _field(message: Descriptor, path: str) -> FieldDescriptor:
-    name, _, rest = path.partition(".")
-    found = message.fields_by_name[name]
-    return _field(found.message_type, rest) if rest and found.message_type else found
+    *above, name = path.split(".")
+    for each in above:
+        inner = message.fields_by_name[each].message_type
+        assert inner is not None
+        message = inner
+    return message.fields_by_name[name]
 
 
 def _fields(message: Descriptor, prefix: str, depth: int) -> Iterator[tuple[str, FieldDescriptor]]:
@@ -140,11 +160,16 @@ def _is_value(found: FieldDescriptor) -> bool:
     return found.message_type is None or Schemas.is_text(found.message_type)
 
 
-def _as_regex(pattern: str) -> str:
-    segments = {"*": "[^/]+", "**": ".*"}
-    return "^" + "/".join(segments.get(each, re.escape(each)) for each in pattern.split("/")) + "$"
+def _numbered(names: Iterable[str]) -> Iterator[str]:
+    """Names as they are, but for those that come again."""
+    seen = Counter[str]()
+    for name in names:
+        seen[name] += 1
+        yield name if seen[name] == 1 else f"{name}_{seen[name]}"
 
 
+_SEGMENT: Final[Object] = {"type": "string"}
+_ANYTHING: Final[Object] = {"*/*": {}}
 _STATUS: Final[Object] = {
     "type": "object",
     "description": "What went wrong (google.rpc.Status).",

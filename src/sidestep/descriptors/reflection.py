@@ -30,7 +30,6 @@ def ask(address: str, services: Sequence[str] = ()) -> bytes:
     """
     try:
         import grpc
-        from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
         options = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", sets.MAX_BYTES)]
         with grpc.insecure_channel(address, options=options) as channel:
@@ -38,9 +37,9 @@ def ask(address: str, services: Sequence[str] = ()) -> bytes:
             files = _collect(ask_server, services or _own(ask_server))
     except ModuleNotFoundError as error:
         raise sets.missing(error) from None
-    content = FileDescriptorSet(file=[files[name] for name in sorted(files)]).SerializeToString(deterministic=True)
-    sets.read(content).chosen(services)
-    return content
+    found = sets.read(sets.encode(files[name] for name in sorted(files)))
+    found.chosen(services)
+    return found.content
 
 
 def _version(channel: grpc.Channel, address: str) -> Ask:

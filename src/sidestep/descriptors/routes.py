@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from sidestep.descriptors.templates import Template
 
+HTTP_BODY: Final = "google.api.HttpBody"
+"""The message that stands for bytes of any kind. Envoy takes no other as a ``response_body``."""
 _VERBS: Final = ("get", "put", "post", "delete", "patch")
 
 
@@ -81,7 +83,7 @@ def _routes(method: MethodDescriptor) -> Iterator[Route]:
     options = MethodOptions.FromString(method.GetOptions().SerializeToString())
     if not options.HasExtension(http):
         path = f"/{method.containing_service.full_name}/{method.name}"
-        yield Route("POST", templates.Template(path, path, path, {}), method, "*", "", annotated=False)
+        yield Route("POST", templates.Template(path, tuple(path[1:].split("/"))), method, "*", "", annotated=False)
         return
     rule = options.Extensions[http]
     for binding in (rule, *rule.additional_bindings):
@@ -98,6 +100,8 @@ def _bound(method: MethodDescriptor, rule: HttpRule) -> Route:
         _check_variable(method, name)
     if rule.body not in {"", "*", *method.input_type.fields_by_name}:
         _no_field(method, method.input_type, rule.body)
+    if rule.response_body:
+        _check_response_body(method, rule.response_body)
     return Route(verb, template, method, rule.body, rule.response_body, annotated=True)
 
 
@@ -120,6 +124,15 @@ def _check_variable(method: MethodDescriptor, name: str) -> None:
         message, repeated = found.message_type, repeated or found.is_repeated
     if message is not None or repeated:
         raise Unusable(f"{method.full_name} binds a path to a field that is no single value", found=name)
+
+
+def _check_response_body(method: MethodDescriptor, name: str) -> None:
+    found = method.output_type.fields_by_name.get(name)
+    if found is None:
+        _no_field(method, method.output_type, name)
+    if found.message_type is None or found.message_type.full_name != HTTP_BODY:
+        message = f"{method.full_name} answers with a part of its message"
+        raise Unusable(message, found=f"response_body: {name}", allowed=f"a field of type {HTTP_BODY}, or none")
 
 
 def _no_field(method: MethodDescriptor, message: Descriptor, name: str) -> NoReturn:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import combinations
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 if TYPE_CHECKING:
@@ -65,11 +64,12 @@ _KNOWN: Final[Mapping[str, Object]] = {
 
 
 class Schemas:
-    """Schemas by the full name of message or enum, each made when it is first referred to."""
+    """Schemas by the full name of message or enum, of all that is referred to."""
 
     def __init__(self, *, proto_names: bool, ints: bool) -> None:
         self._proto_names, self._ints = proto_names, ints
         self._made: dict[str, Object] = {}
+        self._referred: dict[str, Descriptor] = {}
 
     @staticmethod
     def is_known(message: Descriptor) -> bool:
@@ -82,7 +82,9 @@ class Schemas:
         return message.full_name in _TIMES or message.full_name in _WRAPPERS
 
     def components(self) -> dict[str, Object]:
-        """What was referred to, by name."""
+        """What was referred to, by name; each refers to more."""
+        while waiting := [each for name, each in self._referred.items() if name not in self._made]:
+            self._made.update({each.full_name: self._object(each) for each in waiting})
         return dict(sorted(self._made.items()))
 
     def name(self, field: FieldDescriptor) -> str:
@@ -93,9 +95,7 @@ class Schemas:
         """A reference to a message's schema, or the schema itself where JSON has a form of its own for it."""
         if message.full_name in _KNOWN:
             return _KNOWN[message.full_name]
-        if message.full_name not in self._made:
-            self._made[message.full_name] = {}  # a message may hold itself
-            self._made[message.full_name] = self._object(message)
+        self._referred[message.full_name] = message
         return _reference(message.full_name)
 
     def of(self, field: FieldDescriptor) -> Object:
@@ -127,12 +127,16 @@ class Schemas:
             "properties": {self.name(field): self.of(field) for field in message.fields},
         }
         required = [self.name(field) for field in message.fields if field.is_required]
-        exclusive = [pair for oneof in message.oneofs for pair in combinations(oneof.fields, 2)]
+        choices = [oneof.fields for oneof in message.oneofs if len(oneof.fields) > 1]
         if required:
             schema["required"] = required
-        if exclusive:
-            schema["allOf"] = [{"not": {"required": [self.name(field) for field in pair]}} for pair in exclusive]
+        if choices:
+            schema["allOf"] = [self._at_most_one(fields) for fields in choices]
         return schema
+
+    def _at_most_one(self, fields: Sequence[FieldDescriptor]) -> Object:
+        each: list[Object] = [{"required": [self.name(field)]} for field in fields]
+        return {"oneOf": [*each, {"not": {"anyOf": each}}]}
 
 
 def _reference(name: str) -> Object:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from sidestep.errors import MissingDependency
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from google.protobuf.descriptor import ServiceDescriptor
     from google.protobuf.descriptor_pb2 import FileDescriptorProto
@@ -43,6 +43,7 @@ class DescriptorSet:
     """A set in which everything is found that anything in it refers to."""
 
     content: bytes = field(repr=False)
+    """As Envoy can read it: each file after all that it imports."""
     files: Mapping[str, FileDescriptorProto]
     pool: DescriptorPool
 
@@ -81,7 +82,15 @@ def read(content: bytes) -> DescriptorSet:
         for imported in file.dependency:
             if imported not in files:
                 raise Unusable(f"{name} imports {imported}, which is not in the set", allowed=WITH_IMPORTS)
-    return DescriptorSet(content, files, _pool(files))
+    ordered = {name: files[name] for name in _imports_first(files)}
+    return DescriptorSet(content if [*ordered] == [*files] else encode(ordered.values()), ordered, _pool(ordered))
+
+
+def encode(files: Iterable[FileDescriptorProto]) -> bytes:
+    """A ``FileDescriptorSet`` of these files."""
+    from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+    return FileDescriptorSet(file=files).SerializeToString(deterministic=True)
 
 
 def _parsed(content: bytes) -> dict[str, FileDescriptorProto]:
@@ -118,8 +127,8 @@ def _pool(files: Mapping[str, FileDescriptorProto]) -> DescriptorPool:
 
     pool = Pool()
     try:
-        for name in _imports_first(files):
-            pool.Add(files[name])
+        for file in files.values():
+            pool.Add(file)
     except TypeError as error:
         raise Unusable(f"the set contradicts itself: {_first_line(error)}", allowed=WITH_IMPORTS) from None
     return pool

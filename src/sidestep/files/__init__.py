@@ -6,6 +6,6 @@ watches for exactly those renames (facts/envoy.md c).
 
 from sidestep.files.swap import write_set
 from sidestep.files.tree import File, FileTree, exclusive, put_in_place, staged
-from sidestep.files.writing import translated
+from sidestep.files.writing import locked, translated
 
-__all__ = ["File", "FileTree", "exclusive", "put_in_place", "staged", "translated", "write_set"]
+__all__ = ["File", "FileTree", "exclusive", "locked", "put_in_place", "staged", "translated", "write_set"]

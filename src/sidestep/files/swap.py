@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _CURRENT = "..data"
 _VERSION = "..version-"
 _LINK = "..link-"
+_PATIENCE = 60.0
+"""Seconds to wait for other writers."""
 
 
 def write_set(directory: Path, contents: Mapping[str, bytes], *, mode: int = 0o600) -> None:
@@ -29,14 +31,14 @@ def write_set(directory: Path, contents: Mapping[str, bytes], *, mode: int = 0o6
 
     Files get ``mode``, their directory 0700. Root gives them to the owner of ``directory``, who must be able to read
     them, and to renew them without root. Where ``directory`` is itself a symbolic link, it must be our own or root's.
-    Writers wait for one another. Raises `OutputError` when something cannot be written or is not ours to replace; the
-    set in place is then still whole.
+    Writers wait for one another, a minute at most. Raises `OutputError` when something cannot be written or is not ours
+    to replace; the set in place is then still whole.
     """
     _check_names(contents)
     with translated(directory):
         _check_whose(directory)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with locked(directory, wait=True):
+        with locked(directory, wait=_PATIENCE):
             _check_replaceable(directory, contents)
             _adopt(directory, [name for name in contents if _is_foreign(directory, name)], mode)
             _swap(directory, contents, mode)

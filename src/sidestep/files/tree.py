@@ -55,7 +55,7 @@ def exclusive(target: Path, mode: int = 0o755) -> Iterator[None]:
     where another process is writing there.
     """
     created = _make_directory(target, mode)
-    with locked(target, wait=False):
+    with locked(target):
         try:
             with translated(target):
                 _take_back(target)

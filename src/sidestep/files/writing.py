@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from sidestep.errors import OutputError
+
+_POLL: Final = 0.02
 
 
 def write(path: Path, content: bytes, mode: int) -> None:
@@ -43,10 +47,11 @@ def give(directory: Path, owner: os.stat_result) -> None:
 
 
 @contextmanager
-def locked(directory: Path, *, wait: bool) -> Iterator[None]:
+def locked(directory: Path, *, wait: float = 0) -> Iterator[None]:
     """Keeps other writers out of ``directory``, where the system has locks for directories.
 
-    Raises `OutputError` where another writer is at it and we are not to ``wait``.
+    Raises `OutputError` where another writer is at it for longer than ``wait`` seconds: whoever may read a directory
+    can lock it, and must not keep us for ever.
     """
     try:
         import fcntl
@@ -56,10 +61,15 @@ def locked(directory: Path, *, wait: bool) -> Iterator[None]:
     with translated(directory):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise OutputError(f"{directory}: another process is writing there") from None
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise OutputError(f"{directory}: another process is writing there") from None
+            time.sleep(_POLL)
         with translated(directory):
             replaced = not os.path.samestat(os.fstat(descriptor), directory.stat())
         if replaced:  # by a writer that found nothing there, failed, and removed what it had made

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sidestep.errors import CertificateError
-from sidestep.pki.chain import build_path, check_ca, check_constraints, check_path, extension, uris
+from sidestep.pki.chain import build_path, check_ca, check_constraints, check_path, extension, is_self_signed, uris
 from sidestep.pki.keys import PrivateKey, encode_key, new_key, read_key, same_public_key
 from sidestep.pki.pem import encode, read_certificates, read_roots
 from sidestep.pki.requests import read_request
@@ -54,7 +54,7 @@ class Authority:
     def new_root(cls, now: datetime, *, name: str = "Root CA") -> Authority:
         """A self-signed root: ECDSA P-256, ten years."""
         key, subject = new_key(), _subject(name)
-        certificate = _ca_builder(subject, subject, key.public_key(), (now - CLOCK_SKEW, now + CA_LIFETIME))
+        certificate = _ca_builder(subject, subject, key.public_key(), (now - CLOCK_SKEW, now + CA_LIFETIME), None)
         certificate = certificate.add_extension(_authority_key_id(key.public_key(), None), critical=False)
         signed = certificate.sign(key, hashes.SHA256())
         return cls(key, signed, (), (signed,))
@@ -66,7 +66,7 @@ class Authority:
         """
         self._check_usable(now)
         key, life = new_key(), (now - CLOCK_SKEW, min(now + CA_LIFETIME, self._ends()))
-        builder = _ca_builder(_subject(name), self.certificate.subject, key.public_key(), life)
+        builder = _ca_builder(_subject(name), self.certificate.subject, key.public_key(), life, 0)
         builder = builder.add_extension(self._key_id(), critical=False)
         builder = builder.add_extension(_uri(f"spiffe://{check_trust_domain(trust_domain)}"), critical=False)
         if constrained:
@@ -133,8 +133,7 @@ class Authority:
 
     def _sent(self) -> tuple[x509.Certificate, ...]:
         """What a peer needs besides a certificate signed here and the root."""
-        self_signed = self.certificate.subject == self.certificate.issuer
-        return () if self_signed else (self.certificate, *self.chain)
+        return () if is_self_signed(self.certificate) else (self.certificate, *self.chain)
 
     def _path(self) -> tuple[x509.Certificate, ...]:
         return build_path(self.certificate, self.chain, self.roots)
@@ -172,12 +171,12 @@ def _uri(uri: str) -> x509.SubjectAlternativeName:
 
 
 def _ca_builder(
-    subject: x509.Name, issuer: x509.Name, key: PublicKey, life: tuple[datetime, datetime]
+    subject: x509.Name, issuer: x509.Name, key: PublicKey, life: tuple[datetime, datetime], path_length: int | None
 ) -> x509.CertificateBuilder:
-    """A root where subject and issuer are one, else an intermediate that signs leaves only (pathlen 0)."""
+    """A CA with so many CAs below it at most: 0 signs leaves only."""
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
     builder = builder.serial_number(x509.random_serial_number()).not_valid_before(life[0]).not_valid_after(life[1])
-    constraints = x509.BasicConstraints(ca=True, path_length=None if subject == issuer else 0)
+    constraints = x509.BasicConstraints(ca=True, path_length=path_length)
     builder = builder.add_extension(constraints, critical=True).add_extension(_usage(ca=True), critical=True)
     return builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
 

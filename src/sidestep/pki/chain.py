@@ -118,7 +118,8 @@ def check_constraints(ca: x509.Certificate, uri: str) -> None:
     if any(_covers(one, host) for one in excluded) or (permitted and not any(_covers(one, host) for one in permitted)):
         raise CertificateError(
             f"{describe(ca)} may not sign {uri}: its name constraints "
-            + (f"allow only {', '.join(permitted)}" if permitted else f"exclude {', '.join(excluded)}")
+            + (f"allow only {', '.join(permitted)}" if permitted else f"exclude {', '.join(excluded)}"),
+            hint="sidestep ca init --trust-domain NAME makes a CA for another trust domain",
         )
 
 
@@ -138,6 +139,11 @@ def uris(certificate: x509.Certificate) -> list[str]:
     """Every URI among the certificate's names."""
     names = extension(certificate, x509.SubjectAlternativeName)
     return [] if names is None else names.get_values_for_type(x509.UniformResourceIdentifier)
+
+
+def is_self_signed(certificate: x509.Certificate) -> bool:
+    """Whether its own key signed it. Names do not tell: an intermediate may be called as its root is."""
+    return _signed(certificate, certificate)
 
 
 def describe(certificate: x509.Certificate) -> str:

@@ -61,15 +61,14 @@ class Descriptors:
     def _found(self, directory: FilePath, transcode: Transcode) -> Transcoding:
         field = "descriptor" if transcode.descriptor else "protos"
         try:
-            content = self._content(directory, transcode)
-            found = sets.read(content)
+            found = sets.read(self._content(directory, transcode))
             field = "services" if transcode.services else field
             services = found.chosen(transcode.services)
             routes.of(services)
         except Unusable as error:
             raise _Unfit(field, error) from None
         names = tuple(service.full_name for service in services)
-        return Transcoding(transcode, content, names, routes.streams(services))
+        return Transcoding(transcode, found.content, names, routes.streams(services))
 
     def _content(self, directory: FilePath, transcode: Transcode) -> bytes:
         if transcode.protos:

@@ -28,7 +28,7 @@ _CONNECTION: Final[Resource] = {
 _REQUEST: Final[Resource] = {
     **_CONNECTION,
     "method": "%REQ(:METHOD)%",
-    "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+    "path": "%REQ(:PATH)%",
     "authority": "%REQ(:AUTHORITY)%",
     "protocol": "%PROTOCOL%",
     "response_code": "%RESPONSE_CODE%",
@@ -71,6 +71,8 @@ _NOT_LET_IN: Final[Resource] = {
 }
 
 HTTP_LOG: Final = _to_stdout(_REQUEST)
+REST_LOG: Final = _to_stdout({**_REQUEST, "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"})
+"""Where REST is transcoded: the path before that. Elsewhere that header is a caller's word, and would hide the path."""
 TCP_LOG: Final = _to_stdout(_CONNECTION)
 INBOUND_HTTP_LOG: Final = _to_stdout({**_REQUEST, **_CALLER})
 INBOUND_TCP_LOG: Final = _to_stdout({**_CONNECTION, **_CALLER})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sidestep.compile.envoy.resources import extension
 
@@ -70,7 +70,7 @@ def _permission(methods: Sequence[str] | None, paths: Sequence[str] | None) -> R
     if methods:
         both.append(_any_of([{"header": _method(method)} for method in methods]))
     if paths:
-        both.append(_any_of([{"url_path": {"path": _path(path)}} for path in paths]))
+        both += [_any_of([{"url_path": {"path": _path(path)}} for path in paths]), {"not_rule": _CLIMBS}]
     return {"and_rules": {"rules": both}}
 
 
@@ -87,7 +87,13 @@ def _path(pattern: str) -> Resource:
         return {"safe_regex": {"regex": ".+"}}
     if pattern.startswith("*"):
         # A servlet reads /admin;.json as /admin.
-        return {"safe_regex": {"regex": f"[^;]*{re.escape(pattern[1:])}"}}
+        return {"safe_regex": {"regex": f"{_NO_PARAMETER}{re.escape(pattern[1:])}"}}
     if pattern.endswith("*"):
         return {"prefix": pattern[:-1]}
     return {"exact": pattern}
+
+
+_NO_PARAMETER: Final = "(?:[^;%]|%(?:[^3]|3[^Bb]))*"
+"""No `;`, nor one that is escaped."""
+# A servlet takes the parameter off /public/..;/admin, and then reads /admin. Of Envoy's releases some do, too.
+_CLIMBS: Final[Resource] = {"url_path": {"path": {"safe_regex": {"regex": r".*/\.\.?(?:;|%3[Bb]).*"}}}}

@@ -31,7 +31,7 @@ def connection_manager(
 
     ``routes`` is one field: ``route_config``, or ``rds`` for routes that come from elsewhere. ``filters`` come before
     the router; ``default_host`` stands in for the ``Host`` that HTTP/1.0 callers do not send; ``more`` is what only
-    this one has.
+    this one has, or has otherwise than the others.
     """
     return extension(
         "envoy.filters.network.http_connection_manager",
@@ -39,7 +39,6 @@ def connection_manager(
         stat_prefix=STAT_PREFIX,
         **routes,
         http_filters=[*filters, ROUTER],
-        access_log=HTTP_LOG,
         # As Istio's own sidecars have it: no time-outs that the application did not ask for, paths normalised.
         stream_idle_timeout="0s",
         normalize_path=True,
@@ -51,7 +50,7 @@ def connection_manager(
             **({"default_host_for_http_10": default_host} if default_host else {}),
         },
         upgrade_configs=upgrades,
-        **more,
+        **{"access_log": HTTP_LOG, **more},
     )
 
 

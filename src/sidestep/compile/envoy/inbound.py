@@ -6,6 +6,7 @@ appended to; istio-peer-exchange is not offered, since a stock Envoy would hand 
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Final
 
 from sidestep.compile.envoy import application, secrets
@@ -173,7 +174,7 @@ def _route_config(port: IngressPort, metadata: PeerMetadata) -> Resource:
     return {
         "name": application.name(port),
         "virtual_hosts": [host],
-        "request_headers_to_remove": [METADATA, METADATA_ID],
+        "request_headers_to_remove": [METADATA, METADATA_ID, *_LIKE_XFCC],
         **_telemetry(metadata, outside=port.spec.load_balancer is not None),
         "validate_clusters": False,
     }
@@ -192,6 +193,8 @@ def _telemetry(metadata: PeerMetadata, *, outside: bool) -> Resource:
     }
 
 
+# Under CGI, WSGI and the like these are the same variable as x-forwarded-client-cert, which Envoy alone writes.
+_LIKE_XFCC: Final = ["x{}forwarded{}client{}cert".format(*each) for each in product("-_", repeat=3) if "_" in each]
 _ALPN: Final = ("h2", "http/1.1")
 _TLS_VERSIONS: Final[Resource] = {
     "tls_minimum_protocol_version": "TLSv1_2",

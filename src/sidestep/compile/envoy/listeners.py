@@ -82,4 +82,5 @@ def _http(port: EgressPort, metadata: PeerMetadata, *, several_gateways: bool) -
         # A WebSocket needs HTTP/1.1 up to the application (facts/istio.md §13.8).
         upgrades=() if port.protocol.is_http2 else http.WEBSOCKET,
         filters=transcoding.filters(port.transcoding),
+        more=transcoding.settings(port.transcoding),
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from sidestep.compile.envoy.access_log import REST_LOG
 from sidestep.compile.envoy.resources import extension
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ def filters(transcoding: Transcoding | None) -> list[Json]:
         return []
     guard = [_guard(transcoding.streams), _GRPC_WEB] if transcoding.streams else []
     return [_transcoder(transcoding), *guard]
+
+
+def settings(transcoding: Transcoding | None) -> Resource:
+    """What the connection manager does otherwise than for a service that is not transcoded."""
+    return _SETTINGS if transcoding else {}
 
 
 def routes(transcoding: Transcoding | None, to_service: Sequence[Mapping[str, Json]]) -> list[Json]:
@@ -84,6 +90,17 @@ def _guard(streams: Sequence[str]) -> Resource:
     return extension("envoy.filters.http.lua", "filters.http.lua.v3.Lua", default_source_code={"inline_string": script})
 
 
+_SETTINGS: Final[Resource] = {
+    "access_log": REST_LOG,
+    # The transcoder's own mark of a REST call; a native one that had it would be answered as if it were one.
+    "early_header_mutation_extensions": [
+        extension(
+            "envoy.http.early_header_mutation.header_mutation",
+            "http.early_header_mutation.header_mutation.v3.HeaderMutation",
+            mutations=[{"remove": ORIGINAL_PATH}],
+        )
+    ],
+}
 _GRPC_WEB: Final = extension("envoy.filters.http.grpc_web", "filters.http.grpc_web.v3.GrpcWeb")
 _UNCOMPRESSED: Final[Resource] = {
     "header": {"key": "grpc-accept-encoding", "value": "identity"},
