@@ -129,25 +129,11 @@ def http_client(*, http2: bool = False, connections: int = 1, proxy: str | None 
 async def grpc_unary(port: int, message: str = "hello", *, by_name: str = "", deadline: float = DEADLINE) -> Answer:
     """One gRPC call: a message for a message. gRPC calls a proxy by CONNECT."""
 
-    async with grpc_channel(port, by_name) as channel:
-        return await grpc_on(channel, message, deadline=deadline)
-
-
-def grpc_channel(port: int, by_name: str = "", authority: str = "") -> grpc.aio.Channel:
-    """A channel that is not open yet; with ``by_name`` through a proxy, in which it asks for ``authority`` if any."""
-    way: list[tuple[str, str | int]] = [("grpc.http_proxy", _proxy(port))] if by_name else [*NO_PROXY]
-    way += [("grpc.default_authority", authority)] if authority else []
-    return grpc.aio.insecure_channel(by_name or f"127.0.0.1:{port}", options=[*CHANNEL_OPTIONS, *way])
-
-
-async def grpc_on(channel: grpc.aio.Channel, message: str = "hello", *, deadline: float = DEADLINE) -> Answer:
-    """The same on a channel that is kept."""
-
     async def call(channel: grpc.aio.Channel) -> list[bytes]:
         method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_method("Unary"))
         return [await method(message.encode())]
 
-    return await _replies(channel, call, [message], deadline)
+    return await _grpc(port, call, [message], deadline, by_name)
 
 
 async def grpc_server_stream(port: int, message: str = "hello", *, deadline: float = DEADLINE) -> Answer:
@@ -196,20 +182,15 @@ async def _grpc(
     call: Callable[[grpc.aio.Channel], Awaitable[list[bytes]]],
     expected: Sequence[str],
     deadline: float,
+    by_name: str = "",
 ) -> Answer:
-    async with grpc_channel(port) as channel:
-        return await _replies(channel, call, expected, deadline)
+    target = by_name or f"127.0.0.1:{port}"
+    way: Sequence[tuple[str, str | int]] = [("grpc.http_proxy", _proxy(port))] if by_name else NO_PROXY
 
-
-async def _replies(
-    channel: grpc.aio.Channel,
-    call: Callable[[grpc.aio.Channel], Awaitable[list[bytes]]],
-    expected: Sequence[str],
-    deadline: float,
-) -> Answer:
     async def attempt() -> Answer:
         try:
-            replies = [reply.decode() for reply in await call(channel)]
+            async with grpc.aio.insecure_channel(target, options=[*CHANNEL_OPTIONS, *way]) as channel:
+                replies = [reply.decode() for reply in await call(channel)]
         except grpc.aio.AioRpcError as error:
             return Answer(ok=False, status=error.code().name, error=error.details() or "")
         got = [message for reply in replies for message in json.loads(reply)["messages"]]
