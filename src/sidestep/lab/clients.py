@@ -129,36 +129,21 @@ def http_client(*, http2: bool = False, connections: int = 1, proxy: str | None 
 async def grpc_unary(port: int, message: str = "hello", *, by_name: str = "", deadline: float = DEADLINE) -> Answer:
     """One gRPC call: a message for a message. gRPC calls a proxy by CONNECT."""
 
-    async with grpc_channel(port, by_name) as channel:
-        return await grpc_on(channel, message, deadline=deadline)
-
-
-def grpc_channel(port: int, by_name: str = "", authority: str = "") -> grpc.aio.Channel:
-    """A channel that is not open yet; with ``by_name`` through a proxy, in which it asks for ``authority`` if any."""
-    way: list[tuple[str, str | int]] = [("grpc.http_proxy", _proxy(port))] if by_name else [*NO_PROXY]
-    way += [("grpc.default_authority", authority)] if authority else []
-    return grpc.aio.insecure_channel(by_name or f"127.0.0.1:{port}", options=[*CHANNEL_OPTIONS, *way])
-
-
-async def grpc_on(channel: grpc.aio.Channel, message: str = "hello", *, deadline: float = DEADLINE) -> Answer:
-    """The same on a channel that is kept."""
-    method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_method("Unary"))
-
-    async def call() -> list[bytes]:
+    async def call(channel: grpc.aio.Channel) -> list[bytes]:
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_method("Unary"))
         return [await method(message.encode())]
 
-    return await _grpc(call(), [message], deadline)
+    return await _grpc(port, call, [message], deadline, by_name)
 
 
 async def grpc_server_stream(port: int, message: str = "hello", *, deadline: float = DEADLINE) -> Answer:
     """One gRPC call: three messages for one."""
-    async with grpc_channel(port) as channel:
+
+    async def call(channel: grpc.aio.Channel) -> list[bytes]:
         method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(_method("ServerStream"))
+        return [reply async for reply in method(message.encode())]
 
-        async def call() -> list[bytes]:
-            return [reply async for reply in method(message.encode())]
-
-        return await _grpc(call(), [message] * 3, deadline)
+    return await _grpc(port, call, [message] * 3, deadline)
 
 
 async def grpc_client_stream(
@@ -187,6 +172,23 @@ def _method(name: str) -> str:
     return f"/{GRPC_SERVICE}/{name}"
 
 
+async def _grpc(
+    port: int,
+    call: Callable[[grpc.aio.Channel], Awaitable[list[bytes]]],
+    expected: Sequence[str],
+    deadline: float,
+    by_name: str = "",
+) -> Answer:
+    target = by_name or f"127.0.0.1:{port}"
+    way: Sequence[tuple[str, str | int]] = [("grpc.http_proxy", _proxy(port))] if by_name else NO_PROXY
+
+    async def made() -> list[bytes]:
+        async with grpc.aio.insecure_channel(target, options=[*CHANNEL_OPTIONS, *way]) as channel:
+            return await call(channel)
+
+    return await _grpc_answer(made, expected, deadline)
+
+
 async def _grpc_in_thread(
     port: int, call: Callable[[grpc.Channel], list[bytes]], expected: Sequence[str], deadline: float
 ) -> Answer:
@@ -196,13 +198,14 @@ async def _grpc_in_thread(
         with grpc.insecure_channel(f"127.0.0.1:{port}", options=[*CHANNEL_OPTIONS, *NO_PROXY]) as channel:
             return call(channel)
 
-    return await _grpc(asyncio.to_thread(made), expected, 2 * deadline)  # the call itself ends by its own
+    # The call itself ends by its own deadline.
+    return await _grpc_answer(lambda: asyncio.to_thread(made), expected, 2 * deadline)
 
 
-async def _grpc(call: Awaitable[list[bytes]], expected: Sequence[str], deadline: float) -> Answer:
+async def _grpc_answer(made: Callable[[], Awaitable[list[bytes]]], expected: Sequence[str], deadline: float) -> Answer:
     async def attempt() -> Answer:
         try:
-            replies = [reply.decode() for reply in await call]
+            replies = [reply.decode() for reply in await made()]
         except grpc.RpcError as error:
             return Answer(ok=False, status=error.code().name, error=error.details() or "")
         got = [message for reply in replies for message in json.loads(reply)["messages"]]

@@ -71,10 +71,9 @@ CALLS: Final[Mapping[str, tuple[str, Call]]] = {
 
 async def through_one_tunnel(lab: Lab) -> Outcome:
     """Calls in one tunnel are shared by the pods, as those without a tunnel are."""
-    name = f"{sample.REVIEWS.host}:50051"
     before = await _tunnels(lab)
-    async with clients.grpc_channel(lab.machine.proxy, name) as channel:
-        outcome = await shared_by_pods(lambda _: clients.grpc_on(channel), lab.machine.proxy)
+    async with repeated.grpc_tunnel(lab.machine.proxy, f"{sample.REVIEWS.host}:50051") as call:
+        outcome = await shared_by_pods(call, lab.machine.proxy)
     opened = await _tunnels(lab) - before
     return without_failure(outcome.ok and opened == 1, f"{outcome.detail}; {opened} tunnel opened")
 
@@ -82,10 +81,10 @@ async def through_one_tunnel(lab: Lab) -> Outcome:
 async def tunnel_outlives_gateway(lab: Lab) -> Outcome:
     """The gateway in use is killed while a tunnel is open: the calls after it in the same tunnel go by the other."""
     gateway, before = await in_use(lab, _LEDGER), await _tunnels(lab)
-    async with clients.grpc_channel(lab.machine.proxy, f"{sample.LEDGER.host}:50051") as channel:
-        answers = await repeated.many(lambda _: clients.grpc_on(channel), lab.machine.proxy, 20, 1)
+    async with repeated.grpc_tunnel(lab.machine.proxy, f"{sample.LEDGER.host}:50051") as call:
+        answers = await repeated.many(call, lab.machine.proxy, 20, 1)
         async with killed(gateway):
-            answers += await repeated.many(lambda _: clients.grpc_on(channel), lab.machine.proxy, 20, 1)
+            answers += await repeated.many(call, lab.machine.proxy, 20, 1)
     opened, failed = await _tunnels(lab) - before, [each for each in answers if not each.ok]
     errors = f" ({failed[0].status} {failed[0].error[:120]})" if failed else ""
     detail = f"{gateway.address}:{gateway.port} was killed; {len(failed)} of {len(answers)} calls failed{errors}"
@@ -103,8 +102,8 @@ async def other_authority(lab: Lab) -> Outcome:
     asked = f"{sample.DETAILS.host}:9080"
     log = lab.machine.log
     mark = log.mark()
-    async with clients.grpc_channel(lab.machine.proxy, f"{sample.LEDGER.host}:50051", asked) as channel:
-        answer = await clients.grpc_on(channel)
+    async with repeated.grpc_tunnel(lab.machine.proxy, f"{sample.LEDGER.host}:50051", asked) as call:
+        answer = await call(lab.machine.proxy)
     entry = await log.wait(mark, lambda entry: entry.fields["authority"] == asked)
     said = f"no service {asked} here" in answer.error
     if answer.ok or not said or entry is None or entry.fields["upstream_host"]:
