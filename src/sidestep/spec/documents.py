@@ -1,15 +1,13 @@
-"""YAML text to plain values, safely and fast, with the position of every value to be had when one is wrong.
+"""YAML text to plain values, safely and fast.
 
 Values are built from PyYAML's C event stream, without recursion, so neither depth nor aliases can exhaust the machine.
-Scalars follow YAML 1.2's core schema: ``on`` and ``no`` are strings, ``010`` is ten. Positions are looked up only for
-what is reported: a document without problems never pays for them.
+Scalars follow YAML 1.2's core schema: ``on`` and ``no`` are strings, ``010`` is ten.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import yaml
@@ -28,7 +26,7 @@ MAX_DEPTH: Final = 32
 MAX_ALIASED: Final = 100_000
 """How many values aliases may add to those that are written down, over the whole file."""
 
-_Loader = yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader
+_Loader: Final = yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}|0x[0-9a-fA-F]{1,15}|0o[0-7]{1,20}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,3})?")
 _CONSTANTS: Final[dict[str, bool | None]] = {
@@ -40,28 +38,28 @@ _CONSTANTS: Final[dict[str, bool | None]] = {
 
 @dataclass(frozen=True)
 class Document:
-    """One YAML document: its value, and how to find the position of anything inside it."""
+    """One YAML document."""
 
     file: str
     text: str
+    """The whole file."""
     index: int
     """0-based place among the documents of the file."""
+    line: int
+    """1-based line that it begins on."""
     value: Value
 
-    def problem(self, path: Path, message: str, *, found: str = "", allowed: str = "") -> Problem:
-        """A `Problem` at the value that ``path`` leads to, or at the nearest value around it that is there."""
-        line, column = self._position(path)
-        return Problem(self.file, line, column, field_name(path), found, allowed, message)
-
-    def _position(self, path: Path) -> tuple[int, int]:
-        node = _composed(self.text)[self.index]
-        mark = node.start_mark
+    def at(self, path: Path) -> Value:
+        """What is written where ``path`` leads; None where nothing is."""
+        value = self.value
         for step in path:
-            child = _child(node, step)
-            if child is None:
-                break
-            node, mark = child
-        return mark.line + 1, mark.column + 1
+            if isinstance(value, dict) and isinstance(step, str):
+                value = value.get(step)
+            elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+                value = value[step]
+            else:
+                return None
+        return value
 
 
 class _Unusable(Exception):
@@ -75,13 +73,18 @@ def read(file: str, content: bytes) -> tuple[list[Document], list[Problem]]:
     """The documents of a file that are not empty, or the one problem that keeps the file from being read."""
     try:
         text = _decode(file, content)
-        documents = [Document(file, text, index, value) for index, value in enumerate(_values(file, text))]
+        documents = [Document(file, text, index, *read) for index, read in enumerate(_values(file, text))]
     except _Unusable as unusable:
         return [], [unusable.problem]
     filled = [document for document in documents if document.value is not None]
     if not filled:
         return [], [Problem(file, 0, 0, "", "no document", "documents of kind Mesh and Workload", "the file is empty")]
     return filled, []
+
+
+def events(text: str) -> Iterator[yaml.Event]:
+    """The YAML events of a text. `yaml.parse` says the same with two more calls for each."""
+    return iter(_Loader(text).get_event, None)
 
 
 def field_name(path: Path) -> str:
@@ -128,9 +131,9 @@ def _decode(file: str, content: bytes) -> str:
         raise _Unusable(Problem(file, 0, 0, "", found, "UTF-8 text", "the file is not text")) from None
 
 
-def _values(file: str, text: str) -> Iterator[Value]:
+def _values(file: str, text: str) -> Iterator[tuple[int, Value]]:
     try:
-        yield from _Builder(file).documents(yaml.parse(text, Loader=_Loader))
+        yield from _Builder(file).documents(events(text))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
@@ -157,11 +160,13 @@ class _Builder:
         self._file = file
         self._anchors: dict[str, tuple[Value, int] | None] = {}
         """By name: the value and its size, or None while it is being built."""
+        self._line = 1
+        """That the document begins on."""
         self._count = 0
         self._aliased = 0
 
-    def documents(self, events: Iterator[yaml.Event]) -> Iterator[Value]:
-        """Yields each document's value.
+    def documents(self, events: Iterator[yaml.Event]) -> Iterator[tuple[int, Value]]:
+        """Yields each document's line and value.
 
         The innermost open container and the key that waits for its value are locals: this loop sees a million
         events for 50,000 services.
@@ -192,19 +197,12 @@ class _Builder:
                 continue
             self._count += 1
             if container is None:
-                yield value
+                yield self._line, value
                 self._anchors.clear()
             elif isinstance(container, list):
                 container.append(value)
             elif key is not None:
                 container[key], key = value, None
-
-    def _anchor(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
-        """Notes that an anchor is set. YAML allows it to be set anew; PyYAML then finds no positions."""
-        name = str(event.anchor)
-        if name in self._anchors:
-            raise self._unusable(event, "the anchor stands twice in one document", f"&{name}", "each once")
-        self._anchors[name] = None
 
     def _remember(self, anchor: str | None, value: Value, size: int) -> None:
         if anchor is not None:
@@ -212,8 +210,10 @@ class _Builder:
 
     def _enter(self, event: yaml.CollectionStartEvent, container: object, key: str | None, depth: int) -> None:
         self._no_tag(event)
+        if not depth and event.start_mark:
+            self._line = event.start_mark.line + 1
         if event.anchor is not None:
-            self._anchor(event)
+            self._anchors[event.anchor] = None
         if isinstance(container, dict) and key is None:
             raise self._unusable(event, "a key must be text", "a list or mapping", "text")
         if depth >= MAX_DEPTH:
@@ -252,8 +252,6 @@ class _Builder:
     def _scalar(self, event: yaml.ScalarEvent) -> Value:
         if event.tag is not None:
             self._no_tag(event)
-        if event.anchor is not None:
-            self._anchor(event)
         text: str = event.value
         return text if event.style or (text[:1].isalpha() and text not in _CONSTANTS) else _plain(text)
 
@@ -271,19 +269,3 @@ def _plain(text: str) -> Value:
     if _FLOAT.fullmatch(text):
         return float(text)
     return text
-
-
-def _child(node: yaml.Node, step: str | int) -> tuple[yaml.Node, yaml.Mark] | None:
-    if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-        return node.value[step], node.value[step].start_mark
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if key.value == step:
-                return value, (value.start_mark if isinstance(value, yaml.ScalarNode) else key.start_mark)
-    return None
-
-
-@lru_cache(maxsize=2)
-def _composed(text: str) -> list[yaml.Node]:
-    """The node graph with positions. Safe to compose: the builder has bounded the depth before anything gets here."""
-    return list(yaml.compose_all(text, Loader=_Loader))

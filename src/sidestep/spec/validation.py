@@ -1,0 +1,124 @@
+"""A document brought to its model, with all that is wrong in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Final
+
+from pydantic import ValidationError
+
+from sidestep.spec.base import Finding, Model, findings, model_in
+from sidestep.spec.documents import shown
+from sidestep.spec.model import API_VERSION, Mesh, Workload
+from sidestep.spec.partial import partial
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+    from sidestep.spec.documents import Document, Path
+    from sidestep.spec.report import Report
+
+KINDS: Final[Mapping[str, type[Mesh] | type[Workload]]] = {"Mesh": Mesh, "Workload": Workload}
+_WORDS: Final[Mapping[str, tuple[str, str]]] = {
+    "missing": ("required, and missing", ""),
+    "list_type": ("wrong type", "a list"),
+    "dict_type": ("wrong type", "a mapping"),
+    "bool_type": ("wrong type", "true or false"),
+    "model_type": ("wrong type", "a mapping"),
+    "too_short": ("empty", "at least one"),
+}
+
+
+def validated(document: Document, report: Report) -> Mesh | Workload | None:
+    """The document as far as it is sound, or None where not even its kind is known; reports what is wrong."""
+    value = document.value
+    if not isinstance(value, dict):
+        allowed = "a mapping with apiVersion, kind, metadata and spec"
+        report.add(document, Finding((), "not a document of ours", shown(value), allowed))
+        return None
+    if value.get("apiVersion") != API_VERSION:
+        found = shown(value.get("apiVersion"))
+        report.add(document, Finding(("apiVersion",), "unknown version", found, API_VERSION))
+    kind = value.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        report.add(document, Finding(("kind",), "unknown kind", shown(kind), ", ".join(KINDS)))
+        return None
+    model = _model(document, KINDS[kind], {**value, "apiVersion": API_VERSION}, report)
+    report.add(document, *findings(model))
+    return model
+
+
+def _model(
+    document: Document, kind: type[Mesh] | type[Workload], value: Mapping[str, object], report: Report
+) -> Mesh | Workload:
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+    misspelt = set(_misspelt(document, kind, errors))
+    told = [each for each in errors if not (each["type"] == "missing" and each["loc"] in misspelt)]
+    report.add(document, *(_finding(kind, each) for each in told))
+    return partial(kind, value, [*misspelt, *map(_path, errors)])
+
+
+def _misspelt(document: Document, kind: type[Model], errors: Sequence[ErrorDetails]) -> Iterator[Path]:
+    """Fields that seem to be there under a name that is not quite theirs: nothing else is to be said of them."""
+    for each in errors:
+        if each["type"] == "extra_forbidden":
+            *around, name = each["loc"]
+            meant = _meant(_model_at(kind, tuple(around)), str(name))
+            holder = document.at(tuple(around))
+            if meant and isinstance(holder, dict) and meant not in holder:
+                yield (*around, meant)
+
+
+def _path(details: ErrorDetails) -> Path:
+    return tuple(step for step in details["loc"] if step != "[key]")
+
+
+def _finding(kind: type[Model], details: ErrorDetails) -> Finding:
+    path = _path(details)
+    message, allowed = _WORDS.get(details["type"], (details["msg"], ""))
+    value = details["input"]
+    found = shown(value)
+    if details["type"] == "not_allowed":
+        message, allowed = details["ctx"]["message"], details["ctx"]["allowed"]
+        found = "" if isinstance(value, (dict, list)) else found
+    elif details["type"] == "extra_forbidden":
+        model, name = _model_at(kind, path[:-1]), str(path[-1])
+        near = _meant(model, name)
+        message = f"unknown field{f', did you mean {near}?' if near else ''}"
+        found, allowed = shown(name), ", ".join(_fields(model))
+    elif details["type"] == "missing":
+        found, allowed = "", _fields(_model_at(kind, path[:-1])).get(str(path[-1]), "")
+    return Finding(path, message, found, allowed)
+
+
+@cache
+def _fields(model: type[Model] | None) -> Mapping[str, str]:
+    """The names of a model's fields, and of each the first sentence that describes it."""
+    fields = model.model_fields.items() if model else ()
+    return {
+        field.alias or name: (field.description or "").partition(". ")[0].removesuffix(".") for name, field in fields
+    }
+
+
+@lru_cache(maxsize=10_000)
+def _meant(model: type[Model] | None, name: str) -> str:
+    return next(iter(get_close_matches(name, _fields(model), 1)), "")
+
+
+def _model_at(kind: type[Model], path: Path) -> type[Model] | None:
+    return _model_below(kind, tuple(step for step in path if isinstance(step, str)))
+
+
+@cache
+def _model_below(kind: type[Model], names: Sequence[str]) -> type[Model] | None:
+    model: type[Model] | None = kind
+    for name in names:
+        fields = model.model_fields if model else {}
+        annotation = next((field.annotation for key, field in fields.items() if (field.alias or key) == name), None)
+        model = model_in(annotation)
+    return model
