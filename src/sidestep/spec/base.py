@@ -7,7 +7,7 @@ asks for a field that was refused ends there, because what it would say cannot b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias, get_args
 
@@ -91,25 +91,28 @@ class Model(BaseModel):
 def findings(model: Model) -> list[Finding]:
     """What the checks of a model, and of all models in it, find in as much of it as is known."""
     found: list[Finding] = []
-    _check(model, (), found)
+    _check(type(model), [((), model)], found)
     return found
 
 
-def _check(model: Model, path: Path, found: list[Finding]) -> None:
-    checks, parts = _checked(type(model))
-    for check in checks:
-        try:
-            for finding in check(model):
-                found.append(finding._replace(path=path + finding.path))  # noqa: PERF401  # there is hardly ever one
-        except Unknown:
-            continue
-    for name, alias in parts:
-        part = model.get(name)
-        if isinstance(part, list):
-            for index, each in enumerate(part):
-                _check(each, (*path, alias, index), found)
-        elif part is not None:
-            _check(part, (*path, alias), found)
+def _check(kind: type[Model], models: Sequence[tuple[Path, Model]], found: list[Finding]) -> None:
+    """Checks models of one kind, each with where it stands: there may be 50,000 of them."""
+    for check in kind.checks:
+        for path, model in models:
+            try:
+                for finding in check(model):
+                    found.append(finding._replace(path=path + finding.path))  # noqa: PERF401  # there is hardly one
+            except Unknown:
+                continue
+    for name, alias, inner in _checked(kind):
+        held = [((*path, alias), part) for path, model in models if (part := model.__dict__.get(name)) is not None]
+        if held:
+            _check(inner, [each for path, part in held for each in _each(path, part)], found)
+
+
+def _each(path: Path, part: Model | list[Model]) -> list[tuple[Path, Model]]:
+    """The models in the value of a field."""
+    return [((*path, index), model) for index, model in enumerate(part)] if isinstance(part, list) else [(path, part)]
 
 
 def known(found: Iterator[Finding]) -> Iterator[Finding]:
@@ -121,10 +124,10 @@ def known(found: Iterator[Finding]) -> Iterator[Finding]:
 
 
 @cache
-def _checked(kind: type[Model]) -> tuple[tuple[Check, ...], list[tuple[str, str]]]:
-    """A model's checks, and attribute and name in the document of each field with models that are checked, too."""
+def _checked(kind: type[Model]) -> list[tuple[str, str, type[Model]]]:
+    """The fields of a model with models in them that are checked: attribute, name in the document, and their kind."""
     fields = [(name, field.alias or name, model_in(field.annotation)) for name, field in kind.model_fields.items()]
-    return kind.checks, [(name, alias) for name, alias, inner in fields if inner and any(_checked(inner))]
+    return [(name, alias, inner) for name, alias, inner in fields if inner and (inner.checks or _checked(inner))]
 
 
 def model_in(annotation: object) -> type[Model] | None:

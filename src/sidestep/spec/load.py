@@ -163,8 +163,8 @@ class _Loader:
         return None
 
     def _transcode(self, workload: WorkloadSpec, resolution: Resolution) -> None:
-        wanted = [(index, each) for index, each in enumerate(workload.egress or ()) if each.knows("transcode")]
-        wanted = [(index, each) for index, each in wanted if each.transcode]
+        egress = enumerate(workload.egress or ())
+        wanted = [(index, transcode) for index, each in egress if (transcode := each.get("transcode"))]
         if not wanted or not self._compile_protos:
             return
         from sidestep.spec.transcoding import Descriptors  # which imports protobuf: only where it is asked for
@@ -172,11 +172,10 @@ class _Loader:
         descriptors, ports = Descriptors(self._compile_protos), defaultdict(list)
         for at, where in enumerate(resolution.paths):
             ports[where].append(at)
-        for index, egress in wanted:
-            assert egress.transcode
+        for index, transcode in wanted:
             path: Path = ("spec", "egress", index)
             with suppress(Unknown):
-                descriptors.attach(resolution, path, egress.transcode, ports[path])
+                descriptors.attach(resolution, path, transcode, ports[path])
 
     def _roots(self, document: Document, mesh: Mesh) -> bytes:
         if mesh.spec.roots is None:
@@ -256,7 +255,7 @@ def _shared(workload: Workload) -> Hashable:
 
 
 def _services(document: Document, mesh: Mesh) -> Services:
-    hosts = [("spec", "services", at, "host") for at, each in enumerate(mesh.spec.services) if not each.knows("host")]
+    hosts = [("spec", "services", at, "host") for at, each in enumerate(mesh.spec.services) if each.get("host") is None]
     return Services(mesh.spec.services, map(document.at, hosts))
 
 
