@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import yaml
 
@@ -17,7 +17,12 @@ from sidestep.errors import Problem
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Value: TypeAlias = "dict[str, Value] | list[Value] | str | int | float | bool | None"
+
+class Refused:
+    """What stands in a value for something that is no usable YAML, and reported: nothing else is to be said of it."""
+
+
+Value: TypeAlias = "dict[str, Value] | list[Value] | str | int | float | bool | Refused | None"
 Path: TypeAlias = tuple[str | int, ...]
 
 MAX_BYTES: Final = 32 * 1024 * 1024
@@ -26,6 +31,9 @@ MAX_DEPTH: Final = 32
 MAX_ALIASED: Final = 100_000
 """How many values aliases may add to those that are written down, over the whole file."""
 
+MERGE: Final = "<<"
+"""The key whose mappings YAML 1.1 adds to those around it; here it is refused, and what they hold is not known."""
+REFUSED: Final = Refused()
 _Loader: Final = yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}|0x[0-9a-fA-F]{1,15}|0o[0-7]{1,20}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,3})?")
@@ -70,16 +78,20 @@ class _Unusable(Exception):
 
 
 def read(file: str, content: bytes) -> tuple[list[Document], list[Problem]]:
-    """The documents of a file that are not empty, or the one problem that keeps the file from being read."""
+    """The documents of a file that are not empty, as far as it can be read, and what keeps the rest from being read."""
+    documents: list[Document] = []
+    builder = _Builder(file)
     try:
         text = _decode(file, content)
-        documents = [Document(file, text, index, *read) for index, read in enumerate(_values(file, text))]
+        for index, (line, value) in enumerate(_values(builder, file, text)):
+            documents.append(Document(file, text, index, line, value))
     except _Unusable as unusable:
-        return [], [unusable.problem]
+        builder.problems.append(unusable.problem)
     filled = [document for document in documents if document.value is not None]
-    if not filled:
-        return [], [Problem(file, 0, 0, "", "no document", "documents of kind Mesh and Workload", "the file is empty")]
-    return filled, []
+    if not filled and not builder.problems:
+        allowed = "documents of kind Mesh and Workload"
+        builder.problems.append(Problem(file, 0, 0, "", "no document", allowed, "the file is empty"))
+    return filled, builder.problems
 
 
 def events(text: str) -> Iterator[yaml.Event]:
@@ -131,9 +143,9 @@ def _decode(file: str, content: bytes) -> str:
         raise _Unusable(Problem(file, 0, 0, "", found, "UTF-8 text", "the file is not text")) from None
 
 
-def _values(file: str, text: str) -> Iterator[tuple[int, Value]]:
+def _values(builder: _Builder, file: str, text: str) -> Iterator[tuple[int, Value]]:
     try:
-        yield from _Builder(file).documents(events(text))
+        yield from builder.documents(events(text))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
@@ -157,7 +169,11 @@ class _Builder:
     """Builds values from events with a stack of its own."""
 
     def __init__(self, file: str) -> None:
+        self.problems: list[Problem] = []
+        """What was refused without ending the reading."""
         self._file = file
+        self._refused: list[tuple[Any, str | int]] = []
+        """Lists and mappings, each with where in it something stands that was refused."""
         self._anchors: dict[str, tuple[Value, int] | None] = {}
         """By name: the value and its size, or None while it is being built."""
         self._line = 1
@@ -197,19 +213,29 @@ class _Builder:
                 continue
             self._count += 1
             if container is None:
+                self._finish()
                 yield self._line, value
-                self._anchors.clear()
             elif isinstance(container, list):
                 container.append(value)
             elif key is not None:
                 container[key], key = value, None
+
+    def _finish(self) -> None:
+        """Ends a document."""
+        for container, place in self._refused:
+            container[place] = REFUSED
+        self._refused.clear()
+        self._anchors.clear()
 
     def _remember(self, anchor: str | None, value: Value, size: int) -> None:
         if anchor is not None:
             self._anchors[anchor] = (value, size)
 
     def _enter(self, event: yaml.CollectionStartEvent, container: object, key: str | None, depth: int) -> None:
-        self._no_tag(event)
+        if event.tag is not None:
+            self._refuse_tag(event)
+            if isinstance(container, list) or key is not None:
+                self._refused.append((container, len(container) if isinstance(container, list) else str(key)))
         if not depth and event.start_mark:
             self._line = event.start_mark.line + 1
         if event.anchor is not None:
@@ -219,20 +245,19 @@ class _Builder:
         if depth >= MAX_DEPTH:
             raise self._unusable(event, "nested too deeply", f"more than {MAX_DEPTH} levels", f"{MAX_DEPTH} levels")
 
-    def _no_tag(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
-        if event.tag is not None:
-            raise self._unusable(event, "YAML tags have no meaning here", shown(event.tag), "values without a tag")
+    def _refuse_tag(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
+        self._refuse(event, "YAML tags have no meaning here", shown(event.tag), "values without a tag")
 
     def _key(self, event: yaml.ScalarEvent, container: dict[str, Value]) -> str:
         key: str = event.value
         if event.tag is not None or event.anchor is not None:
-            raise self._unusable(event, "a key has neither anchor nor tag", shown(key), "the key alone")
-        if key == "<<" and not event.style:
-            raise self._unusable(event, "YAML merge keys have no meaning here", "<<", "the keys themselves")
-        if key in container:
-            raise self._unusable(
-                event, f"the key {shown(key)} stands twice in one mapping", shown(key), "each key once"
-            )
+            self._refuse(event, "a key has neither anchor nor tag", shown(key), "the key alone")
+        if key == MERGE and not event.style:
+            self._refuse(event, "YAML merge keys have no meaning here", MERGE, "the keys themselves")
+            self._refused.append((container, key))
+        elif key in container:
+            self._refuse(event, f"the key {shown(key)} stands twice in one mapping", shown(key), "each key once")
+            self._refused.append((container, key))
         return key
 
     def _alias(self, event: yaml.AliasEvent, container: object, key: str | None) -> Value:
@@ -240,8 +265,8 @@ class _Builder:
             raise self._unusable(event, "a key must be text", f"the alias *{event.anchor}", "text")
         anchored = self._anchors.get(event.anchor or "")
         if anchored is None:
-            allowed = "an anchor that ends before it"
-            raise self._unusable(event, "the alias points to nothing", f"*{event.anchor}", allowed)
+            self._refuse(event, "the alias points to nothing", f"*{event.anchor}", "an anchor that ends before it")
+            return REFUSED
         value, size = anchored
         self._aliased += size
         self._count += size - 1
@@ -251,9 +276,13 @@ class _Builder:
 
     def _scalar(self, event: yaml.ScalarEvent) -> Value:
         if event.tag is not None:
-            self._no_tag(event)
+            self._refuse_tag(event)
+            return REFUSED
         text: str = event.value
         return text if event.style or (text[:1].isalpha() and text not in _CONSTANTS) else _plain(text)
+
+    def _refuse(self, event: yaml.Event, message: str, found: str, allowed: str) -> None:
+        self.problems.append(self._unusable(event, message, found, allowed).problem)
 
     def _unusable(self, event: yaml.Event, message: str, found: str, allowed: str) -> _Unusable:
         mark = event.start_mark

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from pydantic import TypeAdapter
 
 from sidestep.spec.base import Model, Unknown, model_in
+from sidestep.spec.documents import MERGE
 
 if TYPE_CHECKING:
     from sidestep.spec.documents import Path
@@ -42,7 +43,7 @@ def _partial(kind: type[M], value: object, wrong: Wrong) -> M:
                 known[name] = _rest(model_in(field.annotation), given.get(alias), wrong.get(alias, {}))
             elif alias in given:
                 known[name] = _adapter(kind, name).validate_python(given[alias])
-            else:
+            elif MERGE not in given:
                 known[name] = field.get_default(call_default_factory=True)
         except Unknown:
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Final
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import ValidationError
 
 from sidestep.spec.base import Finding, Model, findings, model_in
-from sidestep.spec.documents import shown
+from sidestep.spec.documents import MERGE, REFUSED, shown
 from sidestep.spec.model import API_VERSION, Mesh, Workload
 from sidestep.spec.partial import partial
 
@@ -34,16 +34,19 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
 def validated(document: Document, report: Report) -> Mesh | Workload | None:
     """The document as far as it is sound, or None where not even its kind is known; reports what is wrong."""
     value = document.value
+    if value is REFUSED:
+        return None
     if not isinstance(value, dict):
         allowed = "a mapping with apiVersion, kind, metadata and spec"
         report.add(document, Finding((), "not a document of ours", shown(value), allowed))
         return None
-    if value.get("apiVersion") != API_VERSION:
+    if value.get("apiVersion") not in (API_VERSION, REFUSED):
         found = shown(value.get("apiVersion"))
         report.add(document, Finding(("apiVersion",), "unknown version", found, API_VERSION))
     kind = value.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
-        report.add(document, Finding(("kind",), "unknown kind", shown(kind), ", ".join(KINDS)))
+        if kind is not REFUSED:
+            report.add(document, Finding(("kind",), "unknown kind", shown(kind), ", ".join(KINDS)))
         return None
     model = _model(document, KINDS[kind], {**value, "apiVersion": API_VERSION}, report)
     report.add(document, *findings(model))
@@ -58,7 +61,7 @@ def _model(
     except ValidationError as error:
         errors = error.errors(include_url=False)
     misspelt = set(_misspelt(document, kind, errors))
-    told = [each for each in errors if not (each["type"] == "missing" and each["loc"] in misspelt)]
+    told = [each for each in errors if each["input"] is not REFUSED and not _may_be_there(each, misspelt)]
     report.add(document, *(_finding(kind, each) for each in told))
     return partial(kind, value, [*misspelt, *map(_path, errors)])
 
@@ -72,6 +75,11 @@ def _misspelt(document: Document, kind: type[Model], errors: Sequence[ErrorDetai
             holder = document.at(tuple(around))
             if meant and isinstance(holder, dict) and meant not in holder:
                 yield (*around, meant)
+
+
+def _may_be_there(details: ErrorDetails, misspelt: Container[Path]) -> bool:
+    """Whether what is said to be missing may stand under another name, or in a mapping that was refused."""
+    return details["type"] == "missing" and (details["loc"] in misspelt or MERGE in details["input"])
 
 
 def _path(details: ErrorDetails) -> Path:
