@@ -50,7 +50,7 @@ def each_once(ingress: Sequence[Ingress]) -> Iterator[tuple[int, Ingress]]:
 def resolved(ingress: Ingress) -> IngressPort:
     """The port with its addresses. Raises `Unknown` where one cannot be had."""
     listen = ingress.listens_on
-    if listen is None or ingress.called_at.is_unspecified:
+    if not ingress.knows("port") or listen is None or ingress.called_at.is_unspecified:
         raise Unknown
     return IngressPort(ingress, listen, ingress.called_at)
 

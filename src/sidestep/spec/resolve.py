@@ -201,7 +201,8 @@ class Resolution:
             candidates = _listing(sorted(service.host for service in found))
             self.say(path, [Finding(("host",), "the name is ambiguous", shown(egress.host), candidates)])
         elif not self.services.might_match(egress.host):
-            allowed = f"a service of the Mesh, such as {_listing(self.services.like(egress.host))}"
+            like = _listing(self.services.like(egress.host))
+            allowed = f"a service of the Mesh{f', such as {like}' if like else ''}"
             self.say(path, [Finding(("host",), "the mesh has no such service", shown(egress.host), allowed)])
         raise Unknown
 
@@ -214,8 +215,8 @@ class Resolution:
             return list(reversed(ports.values()))
         if egress.port in ports:
             return [ports[egress.port]]
-        if len(ports) == len(service.ports):
-            allowed = ", ".join(str(port.number) for port in service.ports)
+        if all(port.knows("number") for port in service.ports):
+            allowed = ", ".join(map(str, reversed(ports)))
             message = f"{service.host} has no such port"
             self.say(path, [Finding(("port",), message, str(egress.port), allowed)])
         raise Unknown

@@ -43,7 +43,7 @@ class Services:
 
     def might_match(self, name: str) -> bool:
         """Whether ``name`` may mean a service whose host was refused: one that reads the same, or cannot be read."""
-        return not self._by_host or "" in self._refused or _readable(name) in self._refused
+        return "" in self._refused or _readable(name) in self._refused
 
     def like(self, name: str) -> list[str]:
         """Hosts to suggest for a name that means nothing: like it, as long as comparing takes no time to speak of."""
