@@ -83,7 +83,9 @@ class Clients(Model):
     def _somebody_may_connect(self) -> Iterator[Finding]:
         if not self.in_plain_text and not self.says("mutual_tls"):
             yield Finding((), "nothing says who may connect", allowed="cidrs, mutualTLS or both")
-        if self.cidrs and self.unsafe_any_address:
+
+    def _everybody_is_not_somebody(self) -> Iterator[Finding]:
+        if self.says("cidrs") and self.unsafe_any_address:
             yield Finding((), "cidrs and unsafeAnyAddress exclude each other", allowed="one of the two")
 
     def _credentials_are_asked_for(self) -> Iterator[Finding]:
@@ -102,7 +104,13 @@ class Clients(Model):
             message = f"together they are {everything}: every address"
             yield Finding(("cidrs",), message, allowed="fewer, or unsafeAnyAddress: true")
 
-    checks = (_somebody_may_connect, _credentials_are_asked_for, _networks_say_it_once, _networks_are_not_all)
+    checks = (
+        _somebody_may_connect,
+        _everybody_is_not_somebody,
+        _credentials_are_asked_for,
+        _networks_say_it_once,
+        _networks_are_not_all,
+    )
 
 
 def _whole(networks: Sequence[str]) -> str:

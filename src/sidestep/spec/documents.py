@@ -31,6 +31,14 @@ MAX_DEPTH: Final = 32
 MAX_ALIASED: Final = 100_000
 """How many values aliases may add to those that are written down, over the whole file."""
 
+_SYNTAX: Final[dict[str, str]] = {
+    "cannot start any token": "spaces to indent, no tabs; a text that begins with @, ` or % in quotes",
+    "mapping values are not allowed": "KEY: VALUE, indented like its neighbours; a text with ': ' in it in quotes",
+    "expected <block end>": "KEY: VALUE, indented like its neighbours",
+    "did not find expected key": "KEY: VALUE, indented like its neighbours",
+    "could not find expected ':'": "KEY: VALUE, with a space after the colon",
+}
+"""What to do about some of what the YAML parser says."""
 MERGE: Final = "<<"
 """The key whose mappings YAML 1.1 adds to those around it; here it is refused, and what they hold is not known."""
 REFUSED: Final = Refused()
@@ -150,7 +158,8 @@ def _values(builder: _Builder, file: str, text: str) -> Iterator[tuple[int, Valu
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
         message = " ".join(part for part in (error.context, error.problem) if part)
-        raise _Unusable(Problem(file, line, column, "", "", "", f"not valid YAML: {message}")) from None
+        allowed = next((allowed for words, allowed in _SYNTAX.items() if words in message), "")
+        raise _Unusable(Problem(file, line, column, "", "", allowed, f"not valid YAML: {message}")) from None
     except yaml.reader.ReaderError as error:
         raise _Unusable(_unreadable(file, text, error)) from None
 
@@ -190,7 +199,7 @@ class _Builder:
         container: dict[str, Value] | list[Value] | None = None
         key: str | None = None
         opened: list[tuple[dict[str, Value] | list[Value] | None, str | None, str | None, int]] = []
-        value: Value
+        value: Value = None
         for event in events:
             if isinstance(event, yaml.ScalarEvent):
                 if isinstance(container, dict) and key is None:
@@ -209,15 +218,16 @@ class _Builder:
                 self._remember(anchor, value, self._count - before + 1)
             elif isinstance(event, yaml.AliasEvent):
                 value = self._alias(event, container, key)
+            elif isinstance(event, yaml.DocumentEndEvent):  # with what came last, for a document is one value
+                self._finish()
+                yield self._line, value
+                continue
             else:
                 continue
             self._count += 1
-            if container is None:
-                self._finish()
-                yield self._line, value
-            elif isinstance(container, list):
+            if isinstance(container, list):
                 container.append(value)
-            elif key is not None:
+            elif container is not None and key is not None:
                 container[key], key = value, None
 
     def _finish(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Final
@@ -41,16 +41,28 @@ def validated(document: Document, report: Report) -> Mesh | Workload | None:
         report.add(document, Finding((), "not a document of ours", shown(value), allowed))
         return None
     if value.get("apiVersion") not in (API_VERSION, REFUSED):
-        found = shown(value.get("apiVersion"))
-        report.add(document, Finding(("apiVersion",), "unknown version", found, API_VERSION))
+        report.add(document, _of_head(value, "apiVersion", "unknown version", [API_VERSION]))
     kind = value.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        if kind is not REFUSED:
-            report.add(document, Finding(("kind",), "unknown kind", shown(kind), ", ".join(KINDS)))
+    if kind not in (*KINDS, REFUSED):
+        report.add(document, _of_head(value, "kind", "unknown kind", KINDS))
+        kind = next(iter(_near(kind, KINDS)), None)
+    if not isinstance(kind, str):
         return None
-    model = _model(document, KINDS[kind], {**value, "apiVersion": API_VERSION}, report)
+    model = _model(document, KINDS[kind], {**value, "apiVersion": API_VERSION, "kind": kind}, report)
     report.add(document, *findings(model))
     return model
+
+
+def _of_head(value: Mapping[str, object], field: str, message: str, allowed: Collection[str]) -> Finding:
+    """What is wrong with the kind of a document, or with the version of that."""
+    if field not in value:
+        return Finding((field,), "required, and missing", allowed=", ".join(allowed))
+    near = "".join(f", did you mean {each}?" for each in _near(value[field], allowed))
+    return Finding((field,), f"{message}{near}", shown(value[field]), ", ".join(allowed))
+
+
+def _near(value: object, allowed: Collection[str]) -> list[str]:
+    return get_close_matches(value.title(), allowed, 1) if isinstance(value, str) else []
 
 
 def _model(
