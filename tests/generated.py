@@ -122,18 +122,18 @@ def _workloads(draw: DrawFn, offered: list[Fields]) -> Fields:
     if ingress:
         spec["ingress"] = [_placed(each, index) for index, each in enumerate(ingress)]
     if draw(st.booleans()):
-        spec |= draw(forwarding(proxy=proxy is not None))
+        spec |= draw(forwarding(asks=proxy is not None and not proxy.get("listen", "").startswith("unix:")))
     return document
 
 
 @st.composite
-def forwarding(draw: DrawFn, *, proxy: bool) -> Fields:
-    """What makes a workload a forwarder."""
+def forwarding(draw: DrawFn, *, asks: bool) -> Fields:
+    """What makes a workload a forwarder, with a proxy that ``asks`` for passwords or without."""
     in_plain_text = st.one_of(
         st.lists(NETWORKS, min_size=1, max_size=3, unique=True).map(lambda cidrs: {"cidrs": cidrs}),
         st.just({"unsafeAnyAddress": True}),
     )
-    asked = st.sampled_from([{}, {"credentials": USERS}]) if proxy else st.just({})
+    asked = st.sampled_from([{}, {"credentials": USERS}]) if asks else st.just({})
     by_tls = st.lists(principals(), min_size=1, max_size=3).map(lambda names: {"mutualTLS": {"principals": names}})
     plain, tls = st.tuples(in_plain_text, asked).map(_together), by_tls
     limits = _optional(connections=COUNTS, requestsPerSecond=COUNTS)

@@ -13,6 +13,7 @@ from sidestep.spec.documents import shown
 from sidestep.spec.networks import overlapping, parse_network
 from sidestep.spec.principals import Principal
 from sidestep.spec.scalars import Checked, FileName, ListenAddress
+from sidestep.spec.sockets import UnixSocket
 
 if TYPE_CHECKING:
     from sidestep.spec.base import Check
@@ -159,11 +160,16 @@ def _forwarders_say(workload: WorkloadSpec) -> Iterator[Finding]:
 
 
 def _somebody_asks_for_credentials(workload: WorkloadSpec) -> Iterator[Finding]:
-    """Passwords, where there is no proxy to ask for them."""
-    clients = workload.clients
-    if workload.profile == FORWARDER and clients and clients.credentials and not workload.says("proxy"):
+    """Passwords, where no proxy would ask for them."""
+    clients, proxy = workload.clients, workload.proxy
+    if workload.profile != FORWARDER or clients is None or clients.credentials is None:
+        return
+    if proxy is None:
         message = "only the proxy asks for credentials, and the workload has none"
         yield Finding(CREDENTIALS[1:], message, shown(clients.credentials), "proxy in spec")
+    elif isinstance(proxy.listen, UnixSocket):
+        message = "a proxy on a unix-domain socket asks for none: the mode of the socket says who may connect"
+        yield Finding(CREDENTIALS[1:], message, shown(clients.credentials), "a proxy that listens on an IP address")
 
 
 FORWARDER_CHECKS: Final[tuple[Check, ...]] = (_only_forwarders_have, _forwarders_say, _somebody_asks_for_credentials)
