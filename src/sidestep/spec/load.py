@@ -150,14 +150,14 @@ class _Loader:
         return Machine(offer.mesh, workload, egress, ingress, offer.roots, users), resolution
 
     def _offer_to(self, document: Document, workload: Workload, offers: Sequence[_Offer]) -> _Offer | None:
-        name = workload.spec.mesh
+        name = workload.spec.get("mesh")
         unnamed = [offer for offer in offers if offer.name is None]
         fitting = [offer for offer in offers if offer.name == name] or unnamed if name else offers
         if len(fitting) == 1:
             return fitting[0]
-        if not self._unread and not (name and unnamed):
+        if workload.spec.knows("mesh") and not self._unread and not (name and unnamed):
             message = "there are several meshes, so say which" if fitting else "no document holds its Mesh"
-            allowed = ", ".join(sorted(offer.name or "" for offer in offers))
+            allowed = ", ".join(sorted(offer.name for offer in offers if offer.name))
             allowed = allowed or "a document of kind Mesh beside the Workload"
             self._report.add(document, Finding(("spec", "mesh"), message, shown(name) if name else "", allowed))
         return None

@@ -56,6 +56,8 @@ def validated(document: Document, report: Report) -> Mesh | Workload | None:
 def _of_head(value: Mapping[str, object], field: str, message: str, allowed: Collection[str]) -> Finding:
     """What is wrong with the kind of a document, or with the version of that."""
     if field not in value:
+        if meant := get_close_matches(field, value, 1):
+            return _unknown(tuple(meant), Mesh)  # every kind has the same at its head
         return Finding((field,), "required, and missing", allowed=", ".join(allowed))
     near = "".join(f", did you mean {each}?" for each in _near(value[field], allowed))
     return Finding((field,), f"{message}{near}", shown(value[field]), ", ".join(allowed))
@@ -107,13 +109,17 @@ def _finding(kind: type[Model], details: ErrorDetails) -> Finding:
         message, allowed = details["ctx"]["message"], details["ctx"]["allowed"]
         found = "" if isinstance(value, (dict, list)) else found
     elif details["type"] == "extra_forbidden":
-        model, name = _model_at(kind, path[:-1]), str(path[-1])
-        near = _meant(model, name)
-        message = f"unknown field{f', did you mean {near}?' if near else ''}"
-        found, allowed = shown(name), ", ".join(_fields(model))
+        return _unknown(path, _model_at(kind, path[:-1]))
     elif details["type"] == "missing":
         found, allowed = "", _fields(_model_at(kind, path[:-1])).get(str(path[-1]), "")
     return Finding(path, message, found, allowed)
+
+
+def _unknown(path: Path, model: type[Model] | None) -> Finding:
+    name = str(path[-1])
+    near = _meant(model, name)
+    message = f"unknown field{f', did you mean {near}?' if near else ''}"
+    return Finding(path, message, shown(name), ", ".join(_fields(model)))
 
 
 @cache
