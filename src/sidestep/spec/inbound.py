@@ -58,7 +58,7 @@ def resolved(ingress: Ingress) -> IngressPort:
 def never_admitted(ingress: Ingress, trust_domain: str) -> Iterator[Finding]:
     """Principals in rules that ``allow`` keeps out anyway."""
     allow = ingress.allow
-    if not allow:  # nobody's, or reported
+    if not allow or ingress.without_client_certificate:  # which is reported, where there are principals
         return
     for at, rule in enumerate(ingress.rules or ()):
         for source, from_ in enumerate(rule.from_ or ()):

@@ -155,12 +155,13 @@ class Resolution:
 
     def _claim(self, path: Path, egress: Egress, call: Call | None = None) -> None:
         """Notes the address of an egress that has not become a port."""
-        with suppress(Unknown):
-            listen, purpose = egress.listen, f"{call.service.host}:{call.port.number}" if call else "another egress"
-            if listen is None and call and not self.gives_addresses:
-                listen = Listen("127.0.0.1", call.port.number)
-            if listen is not None and not isinstance(listen, str):
-                self.claims.append(((*path, "listen"), listen, purpose))
+        number = call.port.get("number") if call else None
+        listen = egress.get("listen")
+        if number and egress.knows("listen") and listen is None and not self.gives_addresses:
+            listen = Listen("127.0.0.1", number)
+        if listen not in {None, NONE}:
+            purpose = f"{call.service.host}:{number}" if call and number else "another egress"
+            self.claims.append(((*path, "listen"), listen, purpose))
 
     def _give_addresses(self, workload: WorkloadSpec) -> None:
         """Moves what no `listen` places to an address of its service's own, where the workload has `addresses`."""

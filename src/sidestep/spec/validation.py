@@ -26,7 +26,7 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "list_type": ("wrong type", "a list"),
     "dict_type": ("wrong type", "a mapping"),
     "bool_type": ("wrong type", "true or false"),
-    "model_type": ("wrong type", "a mapping"),
+    "model_type": ("wrong type", ""),
     "too_short": ("empty", "at least one"),
 }
 
@@ -110,6 +110,8 @@ def _finding(kind: type[Model], details: ErrorDetails) -> Finding:
         found = "" if isinstance(value, (dict, list)) else found
     elif details["type"] == "extra_forbidden":
         return _unknown(path, _model_at(kind, path[:-1]))
+    elif details["type"] == "model_type":
+        allowed = f"a mapping with {', '.join(_fields(_model_at(kind, path)))}"
     elif details["type"] == "missing":
         found, allowed = "", _fields(_model_at(kind, path[:-1])).get(str(path[-1]), "")
     return Finding(path, message, found, allowed)
