@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import strategies as st
 
 from tests.documents import Fields, mesh, workload
+from tests.pages import ROOT
 
 if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn, SearchStrategy
 
+USERS = str(
+    ROOT / "tests" / "compile" / "cases" / "the-clients-of-a-forwarder-are-those-of-its-spec" / "users.htpasswd"
+)
 PROTOCOLS = ("HTTP", "HTTP2", "GRPC", "TCP", "TLS", "HTTPS", None)
 LABELS = st.one_of(
     st.text("abz059", min_size=1, max_size=6),
@@ -20,7 +24,9 @@ LABELS = st.one_of(
 PORTS = st.integers(1, 65535)
 NAMES = st.tuples(LABELS, st.sampled_from(["com", "example.com", "a.b.c", "0", "svc", "ns.svc.x"])).map(".".join)
 ADDRESSES = st.one_of(
-    st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str), NAMES.filter(lambda name: not _is_numeric(name))
+    st.ip_addresses(v=4).map(str),
+    st.ip_addresses(v=6).map(str).filter(lambda address: not address.startswith("::ffff:")),
+    NAMES.filter(lambda name: not _is_numeric(name)),
 )
 KUBERNETES_VALUES = st.one_of(LABELS, st.sampled_from(["app", "version", "app.kubernetes.io/name", "A_b.c", "v1.0"]))
 
@@ -98,27 +104,72 @@ def sound(draw: DrawFn) -> list[Fields]:
     gateways = st.fixed_dictionaries({"address": ADDRESSES, **whole}, optional={"port": PORTS, "locality": LOCALITIES})
     listed = draw(st.lists(gateways, min_size=1, max_size=3, unique_by=lambda each: each["address"]))
     trust_domain = draw(st.sampled_from([{}, {"trustDomain": "prod.example.com"}]))
-    calls = [call for index, each in enumerate(offered) for call in _calls(draw, each, index)]
+    return [mesh(*offered, gateways=listed, **trust_domain), draw(_workloads(offered))]
+
+
+@st.composite
+def _workloads(draw: DrawFn, offered: list[Fields]) -> Fields:
+    """A sidecar or a forwarder that calls every port of these services."""
+    proxy = draw(st.one_of(st.none(), st.sampled_from(PROXIES)))
+    addresses = draw(st.sampled_from([None, {}, {"range": "127.88.0.0/20"}]))
+    places = ["address", "socket", "bundle", *(["none"] if proxy is not None else []), *([None] if addresses else [])]
+    calls = [call for index, each in enumerate(offered) for call in _calls(draw, each, index, places)]
     document = workload(*calls, name=draw(LABELS), namespace=draw(LABELS))
+    document["metadata"]["labels"] = draw(st.dictionaries(KUBERNETES_VALUES, LABELS, max_size=3))
+    spec: Fields = document["spec"]
+    spec |= {name: value for name, value in {"proxy": proxy, "addresses": addresses}.items() if value is not None}
     ingress = draw(st.lists(served(), max_size=3, unique_by=lambda each: each["port"]))
     if ingress:
-        document["spec"]["ingress"] = [_placed(each, index) for index, each in enumerate(ingress)]
-    document["metadata"]["labels"] = draw(st.dictionaries(KUBERNETES_VALUES, LABELS, max_size=3))
-    return [mesh(*offered, gateways=listed, **trust_domain), document]
+        spec["ingress"] = [_placed(each, index) for index, each in enumerate(ingress)]
+    if draw(st.booleans()):
+        spec |= draw(forwarding(asks=proxy is not None and not proxy.get("listen", "").startswith("unix:")))
+    return document
 
 
-def _calls(draw: DrawFn, called: Fields, index: int) -> list[Fields]:
+@st.composite
+def forwarding(draw: DrawFn, *, asks: bool) -> Fields:
+    """What makes a workload a forwarder, with a proxy that ``asks`` for passwords or without."""
+    in_plain_text = st.one_of(
+        st.lists(NETWORKS, min_size=1, max_size=3, unique=True).map(lambda cidrs: {"cidrs": cidrs}),
+        st.just({"unsafeAnyAddress": True}),
+    )
+    asked = st.sampled_from([{}, {"credentials": USERS}]) if asks else st.just({})
+    by_tls = st.lists(principals(), min_size=1, max_size=3).map(lambda names: {"mutualTLS": {"principals": names}})
+    plain, tls = st.tuples(in_plain_text, asked).map(_together), by_tls
+    limits = _optional(connections=COUNTS, requestsPerSecond=COUNTS)
+    more = _optional(limits=limits, health=PORTS.map(lambda port: {"listen": f"127.120.0.1:{port}"}))
+    clients = draw(st.one_of(plain, tls, st.tuples(plain, tls).map(_together)))
+    return {"profile": "forwarder", "clients": clients, **draw(more)}
+
+
+def _together(parts: tuple[Fields, ...]) -> Fields:
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def _calls(draw: DrawFn, called: Fields, index: int, places: list[str | None]) -> list[Fields]:
     """An egress for each port of a service, each on an address of its own."""
     calls = []
     for number, port in enumerate(called["ports"]):
-        address = f"127.{index}.{number}.{draw(st.integers(1, 254))}:{draw(PORTS)}"
-        call = {"host": called["host"], "port": port["number"], "listen": address}
+        place = draw(st.sampled_from(places))
+        call = {"host": called["host"], "port": port["number"], **draw(_listening(place, f"{index}.{number}"))}
         if "protocol" not in port:
             call["protocol"] = draw(st.sampled_from(PROTOCOLS[:-1]))
         protocol = port.get("protocol", call.get("protocol"))
         call |= draw(_traffic(protocol, upgradable=port.get("protocol") == "HTTP"))
+        if protocol in {"HTTP2", "GRPC"} and place != "none" and draw(st.booleans()):
+            call["transcode"] = draw(TRANSCODES)
         calls.append(call)
     return calls
+
+
+def _listening(place: str | None, name: str) -> SearchStrategy[Fields]:
+    """On an address, a socket or nothing that no other egress has."""
+    if place == "address":
+        return st.tuples(st.integers(1, 254), PORTS).map(lambda end: {"listen": f"127.{name}.{end[0]}:{end[1]}"})
+    if place in {"socket", "bundle"}:
+        listen = f"unix:./{name}.sock" if place == "bundle" else f"unix:/run/sidestep/{name}"
+        return st.sampled_from([{"listen": listen}, {"listen": listen, "socketMode": "0660"}])
+    return st.just({"listen": "none"} if place else {})
 
 
 def _optional(**fields: SearchStrategy[Any]) -> SearchStrategy[Fields]:
@@ -143,6 +194,26 @@ def _traffic(protocol: str, *, upgradable: bool) -> SearchStrategy[Fields]:
     return _optional(**asked, **({"timeout": SPANS, "retries": retries} if http else {}))
 
 
+NETWORKS = st.one_of(
+    st.integers(1, 254).map(lambda octet: f"10.{octet}.0.0/16"), st.sampled_from(["2001:db8::/64", "192.0.2.1"])
+)
+PROXIES: list[Fields] = [
+    {},
+    {"listen": "127.110.0.1:3128"},
+    {"listen": "unix:./proxy.sock", "socketMode": "0666"},
+    {"listen": "unix:/run/sidestep/proxy"},
+]
+TRANSCODES = st.fixed_dictionaries(
+    {"descriptor": st.just(str(ROOT / "examples" / "ledger.pb"))},
+    optional={
+        "services": st.just(["pay.v1.Ledger"]),
+        "ignoreUnknownQueryParameters": st.booleans(),
+        "preserveProtoFieldNames": st.booleans(),
+        "alwaysPrintPrimitiveFields": st.booleans(),
+        "alwaysPrintEnumsAsInts": st.booleans(),
+        "streamNewlineDelimited": st.booleans(),
+    },
+)
 LOCALITIES = st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=3).map("/".join)
 COUNTS = st.integers(1, 1000)
 SPANS = st.sampled_from(["1ms", "500ms", "1s", "1.5s", "2m", "1h30m"])
@@ -191,13 +262,17 @@ GARBAGE: SearchStrategy[Any] = st.recursive(
 
 @st.composite
 def broken(draw: DrawFn) -> list[Any]:
-    """Sound documents with one to three values replaced, removed, repeated or added."""
+    """Sound documents with one to three values replaced, removed, repeated, added or copied from elsewhere."""
     documents: list[Any] = copy.deepcopy(draw(sound()))
     for _ in range(draw(st.integers(1, 3))):
         places = list(_places(documents))
         container, key = places[draw(st.integers(0, len(places) - 1))]
-        how = draw(st.sampled_from(["replace", "remove", "add", "repeat"]))
-        _break(draw, how, container, key)
+        how = draw(st.sampled_from(["replace", "remove", "add", "repeat", "copy"]))
+        if how == "copy":  # sound where it comes from, and mostly not where it goes
+            elsewhere, at = places[draw(st.integers(0, len(places) - 1))]
+            container[key] = copy.deepcopy(elsewhere[at])
+        else:
+            _break(draw, how, container, key)
     return documents
 
 

@@ -20,6 +20,7 @@ from tests import protos
 from tests.commands import Ran, run
 from tests.documents import text, write
 from tests.generated import GARBAGE, broken, sound
+from tests.planted import Mistake, planted
 from tests.spec.texts import BOTH
 
 if TYPE_CHECKING:
@@ -156,3 +157,27 @@ def test_sound_documents_are_taken(documents: list[Fields], memory: Path) -> Non
 def test_envoy_takes_what_renders(documents: list[Fields], memory: Path) -> None:
     answer = run("render", write(memory / "spec.yaml", *documents), "-o", memory / "bundle", "--force")
     assert answer.code == 0, answer
+
+
+@given(case=planted())
+@many(400)
+def test_every_mistake_is_reported_and_nothing_that_only_follows(
+    case: tuple[list[Fields], list[Mistake]], memory: Path
+) -> None:
+    documents, mistakes = case
+    files = [write(memory / name, document) for name, document in zip(("mesh", "workload"), documents, strict=True)]
+    problems = run("validate", "-o", "json", *files).json["error"]["problems"]
+    found = [(files.index(problem["file"]), problem["field"]) for problem in problems]
+    for mistake in mistakes:
+        [at] = [
+            at for at, (document, field) in enumerate(found) if document == mistake.document and field in mistake.fields
+        ]
+        if mistake.there:
+            lines = Path(files[mistake.document]).read_text(encoding="utf-8").splitlines()
+            assert _last_key(found[at][1]) in lines[problems[at]["line"] - 1]
+    assert len(found) == len(mistakes), found
+
+
+def _last_key(field: str) -> str:
+    """The key that stands on the line of a field; nothing where it is an item of a list."""
+    return "" if field.endswith("]") else f'"{field.rpartition(".")[2]}"'

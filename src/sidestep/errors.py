@@ -23,10 +23,12 @@ whatever is not a `SidestepError` is our bug (exit code 70).
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_SHOWN_PROBLEMS: Final = 100
 
 
 class SidestepError(Exception):
@@ -67,13 +69,18 @@ class Problem:
 
 
 class SpecError(SidestepError):
-    """The documents cannot be used. ``problems`` holds all that is wrong, by file and line."""
+    """The documents cannot be used. ``problems`` is all that is wrong, by file and line; the message, the first 100."""
 
     exit_code = 3
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(sorted(set(problems)))
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        lines, more = (
+            [str(problem) for problem in self.problems[:_SHOWN_PROBLEMS]],
+            len(self.problems) - _SHOWN_PROBLEMS,
+        )
+        hint = "`sidestep validate -o json` lists every problem." if more > 0 else ""
+        super().__init__("\n".join([*lines, f"… and {more:,} more"] if more > 0 else lines), hint=hint)
 
 
 class EnvoyError(SidestepError):

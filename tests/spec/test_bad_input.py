@@ -92,8 +92,14 @@ def bomb(levels: int) -> str:
         (bomb(12).encode(), ": aliases expand to too much (found over 100,000 values; allowed: fewer aliases)"),
         (b"a: '" + b"x" * 1_000_000, "not valid YAML: while scanning a quoted scalar found unexpected end of stream"),
         (b"x" * 1_000_000, ':1:1: not a document of ours (found "xxxxxxxxxxxxx'),
-        (b"\xef\xbb\xbf" + BOTH.replace("Mesh", "Mash").encode(), ':2:7: kind: unknown kind (found "Mash"'),
-        (BOTH.replace("Mesh", "Mash").replace("\n", "\r\n").encode(), ':2:7: kind: unknown kind (found "Mash"'),
+        (
+            b"\xef\xbb\xbf" + BOTH.replace("Mesh", "Mash").encode(),
+            ':2:7: kind: unknown kind, did you mean Mesh? (found "Mash"',
+        ),
+        (
+            BOTH.replace("Mesh", "Mash").replace("\n", "\r\n").encode(),
+            ':2:7: kind: unknown kind, did you mean Mesh? (found "Mash"',
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
-from typing import TYPE_CHECKING, Annotated, Final, Self
+from typing import TYPE_CHECKING, Annotated, Final
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from sidestep.spec.base import Model
+from sidestep.spec.base import Finding, Model
+from sidestep.spec.documents import shown
 from sidestep.spec.networks import Network, overlapping, parse_network
 from sidestep.spec.principals import Principal
-from sidestep.spec.scalars import Checked, FileName, ListenAddress, not_allowed
+from sidestep.spec.scalars import Checked, FileName, ListenAddress
+from sidestep.spec.sockets import UnixSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from sidestep.errors import Problem
-    from sidestep.spec.documents import Document, Path
+    from sidestep.spec.base import Check
+    from sidestep.spec.documents import Path
     from sidestep.spec.model import WorkloadSpec
 
 FORWARDER: Final = "forwarder"
@@ -69,10 +70,13 @@ class ProxyProtocol(Model):
     from_: Annotated[list[Network], Field(min_length=1)] = Field(alias="from")
     """Networks of the load balancers. What they say counts as the client's address, and nobody else may connect."""
 
-    @model_validator(mode="after")
-    def _networks_say_it_once(self) -> Self:
-        _check("proxyProtocol.from", self.from_, "fewer")
-        return self
+    def _networks_say_it_once(self) -> Iterator[Finding]:
+        return _overlaps("from", self.from_)
+
+    def _networks_are_not_all(self) -> Iterator[Finding]:
+        return _everything("from", self.from_, "fewer")
+
+    checks = (_networks_say_it_once, _networks_are_not_all)
 
 
 class Clients(Model):
@@ -94,29 +98,42 @@ class Clients(Model):
         """Whether some may call without a certificate."""
         return bool(self.cidrs or self.unsafe_any_address)
 
-    @model_validator(mode="after")
-    def _some_and_not_all(self) -> Self:
-        if not self.in_plain_text and self.mutual_tls is None:
-            raise not_allowed("nothing says who may connect", "cidrs, mutualTLS or both")
-        if self.cidrs and self.unsafe_any_address:
-            raise not_allowed("cidrs and unsafeAnyAddress exclude each other", "one of the two")
-        if self.credentials and not self.in_plain_text:
+    def _somebody_may_connect(self) -> Iterator[Finding]:
+        if not self.in_plain_text and not self.says("mutual_tls"):
+            yield Finding((), "nothing says who may connect", allowed="cidrs, mutualTLS or both")
+
+    def _everybody_is_not_somebody(self) -> Iterator[Finding]:
+        if self.says("cidrs") and self.unsafe_any_address:
+            yield Finding((), "cidrs and unsafeAnyAddress exclude each other", allowed="one of the two")
+
+    def _credentials_are_asked_for(self) -> Iterator[Finding]:
+        if self.says("credentials") and not self.in_plain_text and self.says("mutual_tls"):
             message = "credentials are asked for from clients without a certificate, and none may connect"
-            raise not_allowed(message, "cidrs beside credentials")
-        return self
+            yield Finding(("credentials",), message, allowed="cidrs beside credentials")
 
-    @model_validator(mode="after")
-    def _networks_say_it_once(self) -> Self:
-        _check("cidrs", self.cidrs or (), "fewer, or unsafeAnyAddress: true")
-        return self
+    def _networks_say_it_once(self) -> Iterator[Finding]:
+        return _overlaps("cidrs", self.cidrs or ())
+
+    def _networks_are_not_all(self) -> Iterator[Finding]:
+        return _everything("cidrs", self.cidrs or (), "fewer, or unsafeAnyAddress: true")
+
+    checks = (
+        _somebody_may_connect,
+        _everybody_is_not_somebody,
+        _credentials_are_asked_for,
+        _networks_say_it_once,
+        _networks_are_not_all,
+    )
 
 
-def _check(field: str, networks: Sequence[str], instead: str) -> None:
-    """Raises where networks overlap, or are every address between them."""
-    if pair := overlapping(networks):
-        raise not_allowed(f"of {field} {pair[0]} lies within {pair[1]}", "networks that do not overlap")
+def _overlaps(field: str, networks: Sequence[str]) -> Iterator[Finding]:
+    for narrower, wider in overlapping(networks):
+        yield Finding((field, narrower), f"lies within {wider}", networks[narrower], "networks that do not overlap")
+
+
+def _everything(field: str, networks: Sequence[str], instead: str) -> Iterator[Finding]:
     if everything := _whole(networks):
-        raise not_allowed(f"{field} together are {everything}: every address", instead)
+        yield Finding((field,), f"together they are {everything}: every address", allowed=instead)
 
 
 def _whole(networks: Sequence[str]) -> str:
@@ -145,22 +162,39 @@ class Health(Model):
     """Address of the endpoint. Whoever reaches it may ask."""
 
 
-def problems(document: Document, workload: WorkloadSpec) -> Iterator[Problem]:
-    """What is wrong with a forwarder's clients, with having none, or with having what only a forwarder has."""
+def _only_forwarders_have(workload: WorkloadSpec) -> Iterator[Finding]:
+    """What is for a forwarder, where there is none."""
     if workload.profile != FORWARDER:
         for field in ("clients", "limits", "health"):
-            if getattr(workload, field) is not None:
+            if workload.says(field):
                 message = "the workload is no forwarder: it serves its own machine"
-                yield document.problem(("spec", field), message, allowed=f"profile: {FORWARDER} beside it")
-    elif not workload.egress:
-        message = "nothing says what it forwards to"
-        yield document.problem(("spec", "profile"), message, found=FORWARDER, allowed="egress beside it")
-    elif workload.clients is None:
-        message = "nothing says for whom it forwards"
-        yield document.problem(("spec", "profile"), message, found=FORWARDER, allowed="clients: {cidrs: […]} beside it")
-    elif workload.clients.credentials and workload.proxy is None:
+                yield Finding((field,), message, allowed=f"profile: {FORWARDER} beside it")
+
+
+def _forwarders_say(workload: WorkloadSpec) -> Iterator[Finding]:
+    """What a forwarder needs, and has not."""
+    if workload.profile == FORWARDER:
+        if not workload.says("egress"):
+            yield Finding(("profile",), "nothing says what it forwards to", FORWARDER, "egress beside it")
+        if not workload.says("clients"):
+            allowed = "clients: {cidrs: […]} beside it"
+            yield Finding(("profile",), "nothing says for whom it forwards", FORWARDER, allowed)
+
+
+def _somebody_asks_for_credentials(workload: WorkloadSpec) -> Iterator[Finding]:
+    """Passwords, where no proxy would ask for them."""
+    clients, proxy = workload.clients, workload.proxy
+    if workload.profile != FORWARDER or clients is None or clients.credentials is None:
+        return
+    if proxy is None:
         message = "only the proxy asks for credentials, and the workload has none"
-        yield document.problem(CREDENTIALS, message, found=workload.clients.credentials, allowed="proxy in spec")
+        yield Finding(CREDENTIALS[1:], message, shown(clients.credentials), "proxy in spec")
+    elif isinstance(proxy.listen, UnixSocket):
+        message = "a proxy on a unix-domain socket asks for none: the mode of the socket says who may connect"
+        yield Finding(CREDENTIALS[1:], message, shown(clients.credentials), "a proxy that listens on an IP address")
+
+
+FORWARDER_CHECKS: Final[tuple[Check, ...]] = (_only_forwarders_have, _forwarders_say, _somebody_asks_for_credentials)
 
 
 def warnings(name: str, workload: WorkloadSpec, identity: str) -> Iterator[str]:

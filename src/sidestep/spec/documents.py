@@ -1,16 +1,14 @@
-"""YAML text to plain values, safely and fast, with the position of every value to be had when one is wrong.
+"""YAML text to plain values, safely and fast.
 
 Values are built from PyYAML's C event stream, without recursion, so neither depth nor aliases can exhaust the machine.
-Scalars follow YAML 1.2's core schema: ``on`` and ``no`` are strings, ``010`` is ten. Positions are looked up only for
-what is reported: a document without problems never pays for them.
+Scalars follow YAML 1.2's core schema: ``on`` and ``no`` are strings, ``010`` is ten.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import yaml
 
@@ -19,7 +17,12 @@ from sidestep.errors import Problem
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Value: TypeAlias = "dict[str, Value] | list[Value] | str | int | float | bool | None"
+
+class Refused:
+    """What stands in a value for something that is no usable YAML, and reported: nothing else is to be said of it."""
+
+
+Value: TypeAlias = "dict[str, Value] | list[Value] | str | int | float | bool | Refused | None"
 Path: TypeAlias = tuple[str | int, ...]
 
 MAX_BYTES: Final = 32 * 1024 * 1024
@@ -28,7 +31,18 @@ MAX_DEPTH: Final = 32
 MAX_ALIASED: Final = 100_000
 """How many values aliases may add to those that are written down, over the whole file."""
 
-_Loader = yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader
+_SYNTAX: Final[dict[str, str]] = {
+    "cannot start any token": "spaces to indent, no tabs; a text that begins with @, ` or % in quotes",
+    "mapping values are not allowed": "KEY: VALUE, indented like its neighbours; a text with ': ' in it in quotes",
+    "expected <block end>": "KEY: VALUE, indented like its neighbours",
+    "did not find expected key": "KEY: VALUE, indented like its neighbours",
+    "could not find expected ':'": "KEY: VALUE, with a space after the colon",
+}
+"""What to do about some of what the YAML parser says."""
+MERGE: Final = "<<"
+"""The key whose mappings YAML 1.1 adds to those around it; here it is refused, and what they hold is not known."""
+REFUSED: Final = Refused()
+_Loader: Final = yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}|0x[0-9a-fA-F]{1,15}|0o[0-7]{1,20}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,3})?")
 _CONSTANTS: Final[dict[str, bool | None]] = {
@@ -40,28 +54,28 @@ _CONSTANTS: Final[dict[str, bool | None]] = {
 
 @dataclass(frozen=True)
 class Document:
-    """One YAML document: its value, and how to find the position of anything inside it."""
+    """One YAML document."""
 
     file: str
     text: str
+    """The whole file."""
     index: int
     """0-based place among the documents of the file."""
+    line: int
+    """1-based line that it begins on."""
     value: Value
 
-    def problem(self, path: Path, message: str, *, found: str = "", allowed: str = "") -> Problem:
-        """A `Problem` at the value that ``path`` leads to, or at the nearest value around it that is there."""
-        line, column = self._position(path)
-        return Problem(self.file, line, column, field_name(path), found, allowed, message)
-
-    def _position(self, path: Path) -> tuple[int, int]:
-        node = _composed(self.text)[self.index]
-        mark = node.start_mark
+    def at(self, path: Path) -> Value:
+        """What is written where ``path`` leads; None where nothing is."""
+        value = self.value
         for step in path:
-            child = _child(node, step)
-            if child is None:
-                break
-            node, mark = child
-        return mark.line + 1, mark.column + 1
+            if isinstance(value, dict) and isinstance(step, str):
+                value = value.get(step)
+            elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+                value = value[step]
+            else:
+                return None
+        return value
 
 
 class _Unusable(Exception):
@@ -72,16 +86,25 @@ class _Unusable(Exception):
 
 
 def read(file: str, content: bytes) -> tuple[list[Document], list[Problem]]:
-    """The documents of a file that are not empty, or the one problem that keeps the file from being read."""
+    """The documents of a file that are not empty, as far as it can be read, and what keeps the rest from being read."""
+    documents: list[Document] = []
+    builder = _Builder(file)
     try:
         text = _decode(file, content)
-        documents = [Document(file, text, index, value) for index, value in enumerate(_values(file, text))]
+        for index, (line, value) in enumerate(_values(builder, file, text)):
+            documents.append(Document(file, text, index, line, value))
     except _Unusable as unusable:
-        return [], [unusable.problem]
+        builder.problems.append(unusable.problem)
     filled = [document for document in documents if document.value is not None]
-    if not filled:
-        return [], [Problem(file, 0, 0, "", "no document", "documents of kind Mesh and Workload", "the file is empty")]
-    return filled, []
+    if not filled and not builder.problems:
+        allowed = "documents of kind Mesh and Workload"
+        builder.problems.append(Problem(file, 0, 0, "", "no document", allowed, "the file is empty"))
+    return filled, builder.problems
+
+
+def events(text: str) -> Iterator[yaml.Event]:
+    """The YAML events of a text. `yaml.parse` says the same with two more calls for each."""
+    return iter(_Loader(text).get_event, None)
 
 
 def field_name(path: Path) -> str:
@@ -128,14 +151,15 @@ def _decode(file: str, content: bytes) -> str:
         raise _Unusable(Problem(file, 0, 0, "", found, "UTF-8 text", "the file is not text")) from None
 
 
-def _values(file: str, text: str) -> Iterator[Value]:
+def _values(builder: _Builder, file: str, text: str) -> Iterator[tuple[int, Value]]:
     try:
-        yield from _Builder(file).documents(yaml.parse(text, Loader=_Loader))
+        yield from builder.documents(events(text))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
         message = " ".join(part for part in (error.context, error.problem) if part)
-        raise _Unusable(Problem(file, line, column, "", "", "", f"not valid YAML: {message}")) from None
+        allowed = next((allowed for words, allowed in _SYNTAX.items() if words in message), "")
+        raise _Unusable(Problem(file, line, column, "", "", allowed, f"not valid YAML: {message}")) from None
     except yaml.reader.ReaderError as error:
         raise _Unusable(_unreadable(file, text, error)) from None
 
@@ -154,14 +178,20 @@ class _Builder:
     """Builds values from events with a stack of its own."""
 
     def __init__(self, file: str) -> None:
+        self.problems: list[Problem] = []
+        """What was refused without ending the reading."""
         self._file = file
+        self._refused: list[tuple[Any, str | int]] = []
+        """Lists and mappings, each with where in it something stands that was refused."""
         self._anchors: dict[str, tuple[Value, int] | None] = {}
         """By name: the value and its size, or None while it is being built."""
+        self._line = 1
+        """That the document begins on."""
         self._count = 0
         self._aliased = 0
 
-    def documents(self, events: Iterator[yaml.Event]) -> Iterator[Value]:
-        """Yields each document's value.
+    def documents(self, events: Iterator[yaml.Event]) -> Iterator[tuple[int, Value]]:
+        """Yields each document's line and value.
 
         The innermost open container and the key that waits for its value are locals: this loop sees a million
         events for 50,000 services.
@@ -169,7 +199,7 @@ class _Builder:
         container: dict[str, Value] | list[Value] | None = None
         key: str | None = None
         opened: list[tuple[dict[str, Value] | list[Value] | None, str | None, str | None, int]] = []
-        value: Value
+        value: Value = None
         for event in events:
             if isinstance(event, yaml.ScalarEvent):
                 if isinstance(container, dict) and key is None:
@@ -188,51 +218,56 @@ class _Builder:
                 self._remember(anchor, value, self._count - before + 1)
             elif isinstance(event, yaml.AliasEvent):
                 value = self._alias(event, container, key)
+            elif isinstance(event, yaml.DocumentEndEvent):  # with what came last, for a document is one value
+                self._finish()
+                yield self._line, value
+                continue
             else:
                 continue
             self._count += 1
-            if container is None:
-                yield value
-                self._anchors.clear()
-            elif isinstance(container, list):
+            if isinstance(container, list):
                 container.append(value)
-            elif key is not None:
+            elif container is not None and key is not None:
                 container[key], key = value, None
 
-    def _anchor(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
-        """Notes that an anchor is set. YAML allows it to be set anew; PyYAML then finds no positions."""
-        name = str(event.anchor)
-        if name in self._anchors:
-            raise self._unusable(event, "the anchor stands twice in one document", f"&{name}", "each once")
-        self._anchors[name] = None
+    def _finish(self) -> None:
+        """Ends a document."""
+        for container, place in self._refused:
+            container[place] = REFUSED
+        self._refused.clear()
+        self._anchors.clear()
 
     def _remember(self, anchor: str | None, value: Value, size: int) -> None:
         if anchor is not None:
             self._anchors[anchor] = (value, size)
 
     def _enter(self, event: yaml.CollectionStartEvent, container: object, key: str | None, depth: int) -> None:
-        self._no_tag(event)
+        if event.tag is not None:
+            self._refuse_tag(event)
+            if isinstance(container, list) or key is not None:
+                self._refused.append((container, len(container) if isinstance(container, list) else str(key)))
+        if not depth and event.start_mark:
+            self._line = event.start_mark.line + 1
         if event.anchor is not None:
-            self._anchor(event)
+            self._anchors[event.anchor] = None
         if isinstance(container, dict) and key is None:
             raise self._unusable(event, "a key must be text", "a list or mapping", "text")
         if depth >= MAX_DEPTH:
             raise self._unusable(event, "nested too deeply", f"more than {MAX_DEPTH} levels", f"{MAX_DEPTH} levels")
 
-    def _no_tag(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
-        if event.tag is not None:
-            raise self._unusable(event, "YAML tags have no meaning here", shown(event.tag), "values without a tag")
+    def _refuse_tag(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
+        self._refuse(event, "YAML tags have no meaning here", shown(event.tag), "values without a tag")
 
     def _key(self, event: yaml.ScalarEvent, container: dict[str, Value]) -> str:
         key: str = event.value
         if event.tag is not None or event.anchor is not None:
-            raise self._unusable(event, "a key has neither anchor nor tag", shown(key), "the key alone")
-        if key == "<<" and not event.style:
-            raise self._unusable(event, "YAML merge keys have no meaning here", "<<", "the keys themselves")
-        if key in container:
-            raise self._unusable(
-                event, f"the key {shown(key)} stands twice in one mapping", shown(key), "each key once"
-            )
+            self._refuse(event, "a key has neither anchor nor tag", shown(key), "the key alone")
+        if key == MERGE and not event.style:
+            self._refuse(event, "YAML merge keys have no meaning here", MERGE, "the keys themselves")
+            self._refused.append((container, key))
+        elif key in container:
+            self._refuse(event, f"the key {shown(key)} stands twice in one mapping", shown(key), "each key once")
+            self._refused.append((container, key))
         return key
 
     def _alias(self, event: yaml.AliasEvent, container: object, key: str | None) -> Value:
@@ -240,8 +275,8 @@ class _Builder:
             raise self._unusable(event, "a key must be text", f"the alias *{event.anchor}", "text")
         anchored = self._anchors.get(event.anchor or "")
         if anchored is None:
-            allowed = "an anchor that ends before it"
-            raise self._unusable(event, "the alias points to nothing", f"*{event.anchor}", allowed)
+            self._refuse(event, "the alias points to nothing", f"*{event.anchor}", "an anchor that ends before it")
+            return REFUSED
         value, size = anchored
         self._aliased += size
         self._count += size - 1
@@ -251,11 +286,13 @@ class _Builder:
 
     def _scalar(self, event: yaml.ScalarEvent) -> Value:
         if event.tag is not None:
-            self._no_tag(event)
-        if event.anchor is not None:
-            self._anchor(event)
+            self._refuse_tag(event)
+            return REFUSED
         text: str = event.value
         return text if event.style or (text[:1].isalpha() and text not in _CONSTANTS) else _plain(text)
+
+    def _refuse(self, event: yaml.Event, message: str, found: str, allowed: str) -> None:
+        self.problems.append(self._unusable(event, message, found, allowed).problem)
 
     def _unusable(self, event: yaml.Event, message: str, found: str, allowed: str) -> _Unusable:
         mark = event.start_mark
@@ -271,19 +308,3 @@ def _plain(text: str) -> Value:
     if _FLOAT.fullmatch(text):
         return float(text)
     return text
-
-
-def _child(node: yaml.Node, step: str | int) -> tuple[yaml.Node, yaml.Mark] | None:
-    if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-        return node.value[step], node.value[step].start_mark
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if key.value == step:
-                return value, (value.start_mark if isinstance(value, yaml.ScalarNode) else key.start_mark)
-    return None
-
-
-@lru_cache(maxsize=2)
-def _composed(text: str) -> list[yaml.Node]:
-    """The node graph with positions. Safe to compose: the builder has bounded the depth before anything gets here."""
-    return list(yaml.compose_all(text, Loader=_Loader))

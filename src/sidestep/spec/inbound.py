@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from sidestep.errors import Problem
-from sidestep.spec.documents import Document, Path, shown
-from sidestep.spec.ingress import Ingress
+from sidestep.spec.base import Finding, Unknown
+from sidestep.spec.documents import shown
 from sidestep.spec.principals import covers
-from sidestep.spec.scalars import Listen, Protocol
 
-_BESIDE: Final = 10_000
-"""Envoy and the application cannot both have the number that the mesh calls: Envoy then listens on this much more."""
+if TYPE_CHECKING:
+    from sidestep.spec.ingress import Ingress
+    from sidestep.spec.scalars import Listen, Protocol
+
 _PRIVILEGED: Final = 1024
 
 
@@ -36,57 +36,37 @@ class IngressPort:
         return self.spec.protocol
 
 
-def resolve(
-    document: Document, ingress: Sequence[Ingress], trust_domain: str
-) -> tuple[list[IngressPort], list[Path], list[Problem]]:
-    """The ports that can be had, where in the document each stands, and problems with the rest."""
-    ports, paths, problems = [], [], list(_repeated(document, ingress))
-    for index, each in enumerate(ingress):
-        path: Path = ("spec", "ingress", index)
-        problems += _never_admitted(document, path, each, trust_domain)
-        application = each.application or Listen("127.0.0.1", each.port)
-        listen = each.listen or _listen(each.port, application)
-        if application.is_unspecified:
-            allowed = f"the address to call it on, such as 127.0.0.1:{application.port}"
-            problems.append(
-                document.problem(
-                    (*path, "application"), "is no address to call", found=str(application), allowed=allowed
-                )
-            )
-        elif listen is None:
-            message = f"Envoy cannot have the application's port, nor {each.port} + {_BESIDE}"
-            allowed = "an address to listen on, such as 0.0.0.0:18080"
-            problems.append(document.problem((*path, "listen"), message, allowed=allowed))
-        else:
-            ports.append(IngressPort(each, listen, application))
-            paths.append(path)
-    return ports, paths, problems
-
-
-def _listen(port: int, application: Listen) -> Listen | None:
-    number = port + _BESIDE if application.port == port else port
-    return Listen("0.0.0.0", number) if number <= 65535 else None
-
-
-def _repeated(document: Document, ingress: Sequence[Ingress]) -> Iterator[Problem]:
+def each_once(ingress: Sequence[Ingress]) -> Iterator[tuple[int, Ingress]]:
+    """Each with its place in the list, without those whose port stands before them already."""
     seen: set[int] = set()
     for index, each in enumerate(ingress):
-        if each.port in seen:
-            path = ("spec", "ingress", index, "port")
-            yield document.problem(path, "the port is already listed", found=str(each.port), allowed="each one once")
-        seen.add(each.port)
+        if each.knows("port"):
+            if each.port in seen:
+                continue
+            seen.add(each.port)
+        yield index, each
 
 
-def _never_admitted(document: Document, path: Path, ingress: Ingress, trust_domain: str) -> Iterator[Problem]:
+def resolved(ingress: Ingress) -> IngressPort:
+    """The port with its addresses. Raises `Unknown` where one cannot be had."""
+    listen = ingress.listens_on
+    if not ingress.knows("port") or listen is None or ingress.called_at.is_unspecified:
+        raise Unknown
+    return IngressPort(ingress, listen, ingress.called_at)
+
+
+def never_admitted(ingress: Ingress, trust_domain: str) -> Iterator[Finding]:
     """Principals in rules that ``allow`` keeps out anyway."""
-    allow = ingress.allow or []
+    allow = ingress.allow
+    if not allow or ingress.without_client_certificate:  # which is reported, where there are principals
+        return
     for at, rule in enumerate(ingress.rules or ()):
         for source, from_ in enumerate(rule.from_ or ()):
             for index, principal in enumerate(from_.source.principals):
                 if not any(covers(admitted, principal, trust_domain) for admitted in allow):
-                    where = (*path, "rules", at, "from", source, "source", "principals", index)
+                    where = ("rules", at, "from", source, "source", "principals", index)
                     allowed = f"a principal that `allow` admits: {', '.join(allow[:10])}"
-                    yield document.problem(where, "`allow` does not admit it", found=shown(principal), allowed=allowed)
+                    yield Finding(where, "`allow` does not admit it", shown(principal), allowed)
 
 
 def warnings(name: str, ports: Sequence[IngressPort], trust_domain: str) -> Iterator[str]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Self
+from collections.abc import Iterator
+from typing import Annotated, Final
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from sidestep.spec.base import Model
+from sidestep.spec.base import Finding, Model
 from sidestep.spec.networks import Network, overlapping
 from sidestep.spec.principals import Principal
 from sidestep.spec.requests import GrpcServiceName, Method, PathPattern, PlainPath, RequestPath
-from sidestep.spec.scalars import Checked, ListenAddress, PortNumber, PortProtocol, not_allowed
+from sidestep.spec.scalars import Checked, Listen, ListenAddress, PortNumber, PortProtocol
 
 HEALTH_PATH: Final = "/healthz/ready"
+_BESIDE: Final = 10_000
+"""Where the application has the port that the mesh calls, Envoy listens on this much more."""
 
 
 def _whole(most: int, what: str) -> Checked:
@@ -59,11 +62,11 @@ class Operation(Model):
     """Paths without the query: exact, /prefix*, *suffix (of a path without `;`) or *; of a gRPC call
     /PACKAGE.SERVICE/METHOD."""
 
-    @model_validator(mode="after")
-    def _says_something(self) -> Self:
-        if self.methods is None and self.paths is None:
-            raise not_allowed("says nothing", "methods, paths or both")
-        return self
+    def _says_something(self) -> Iterator[Finding]:
+        if not self.says("methods") and not self.says("paths"):
+            yield Finding((), "says nothing", allowed="methods, paths or both")
+
+    checks = (_says_something,)
 
 
 class To(Model):
@@ -131,11 +134,11 @@ class HealthCheck(Model):
         how = self.http_get or self.tcp_socket or self.grpc
         return how.port if how else None
 
-    @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        if sum(how is not None for how in (self.http_get, self.tcp_socket, self.grpc)) != 1:
-            raise not_allowed("says too little or too much", "exactly one of httpGet, tcpSocket and grpc")
-        return self
+    def _one_way(self) -> Iterator[Finding]:
+        if sum(self.says(how) for how in ("http_get", "tcp_socket", "grpc")) != 1:
+            yield Finding((), "says too little or too much", allowed="exactly one of httpGet, tcpSocket and grpc")
+
+    checks = (_one_way,)
 
 
 class LoadBalancer(Model):
@@ -148,11 +151,12 @@ class LoadBalancer(Model):
     unsafe_tls_mode: UnsafeTlsMode | None = None
     """Do without its client certificate: SIMPLE is TLS with the machine's certificate alone, DISABLE plain text."""
 
-    @model_validator(mode="after")
-    def _each_source_once(self) -> Self:
-        if pair := overlapping(self.sources):
-            raise not_allowed(f"{pair[0]} lies within {pair[1]}", "each address once")
-        return self
+    def _each_source_once(self) -> Iterator[Finding]:
+        for narrower, wider in overlapping(self.sources):
+            found = self.sources[narrower]
+            yield Finding(("sources", narrower), f"lies within {wider}", found, "each address once")
+
+    checks = (_each_source_once,)
 
 
 class Ingress(Model):
@@ -176,44 +180,62 @@ class Ingress(Model):
     """For calls that come by an HTTPS load balancer, and no other way."""
 
     @property
+    def called_at(self) -> Listen:
+        """The address of the application."""
+        return self.application or Listen("127.0.0.1", self.port)
+
+    @property
+    def listens_on(self) -> Listen | None:
+        """Envoy's address; None where it has to be said."""
+        if self.listen:
+            return self.listen
+        # Envoy and the application cannot both have the number that the mesh calls.
+        number = self.port + _BESIDE if self.called_at.port == self.port else self.port
+        return Listen("0.0.0.0", number) if number <= 65535 else None
+
+    @property
     def without_client_certificate(self) -> bool:
         """Whether the caller shows no certificate."""
         return bool(self.load_balancer and self.load_balancer.unsafe_tls_mode)
 
-    @model_validator(mode="after")
-    def _says_who_may_call(self) -> Self:
-        if self.allow is None and not self.without_client_certificate:
-            raise not_allowed(
-                "nothing says who may call",
-                "allow: [cluster.local/ns/NAMESPACE/sa/SERVICE-ACCOUNT, …]",
-            )
-        if self.allow is not None and self.without_client_certificate:
-            raise not_allowed(
-                "allow has no meaning where the load balancer shows no certificate",
-                "allow (the load balancer's principal), or loadBalancer.unsafeTlsMode, not both",
-            )
-        return self
+    def _says_who_may_call(self) -> Iterator[Finding]:
+        if not self.says("allow") and not self.without_client_certificate:
+            allowed = "allow: [cluster.local/ns/NAMESPACE/sa/SERVICE-ACCOUNT, …]"
+            yield Finding((), "nothing says who may call", allowed=allowed)
+        if self.says("allow") and self.without_client_certificate:
+            message = "has no meaning where the load balancer shows no certificate"
+            allowed = "allow (the load balancer's principal), or loadBalancer.unsafeTlsMode, not both"
+            yield Finding(("allow",), message, allowed=allowed)
 
-    @model_validator(mode="after")
-    def _suits_the_protocol(self) -> Self:
-        if self.protocol.is_http:
-            return self
-        for name, value in (("rules", self.rules), ("loadBalancer", self.load_balancer)):
-            if value is not None:
-                raise not_allowed(f"only HTTP has {name}", f"protocol HTTP, HTTP2 or GRPC, or no {name}")
-        return self
+    def _suits_the_protocol(self) -> Iterator[Finding]:
+        for field, name in (("rules", "rules"), ("load_balancer", "loadBalancer")):
+            if not self.protocol.is_http and self.says(field):
+                allowed = f"protocol HTTP, HTTP2 or GRPC, or no {name}"
+                yield Finding((name,), f"only HTTP has {name}", self.protocol, allowed)
 
-    @model_validator(mode="after")
-    def _can_be_asked(self) -> Self:
-        check = self.health_check
-        if check and check.grpc is not None and not self.protocol.is_http2:
-            raise not_allowed("healthCheck.grpc is for gRPC", "protocol GRPC or HTTP2, or httpGet or tcpSocket")
-        return self
+    def _can_be_asked(self) -> Iterator[Finding]:
+        if self.health_check and self.health_check.says("grpc") and not self.protocol.is_http2:
+            allowed = "protocol GRPC or HTTP2, or httpGet or tcpSocket"
+            yield Finding(("healthCheck", "grpc"), "only gRPC has this check", self.protocol, allowed)
 
-    @model_validator(mode="after")
-    def _no_principals_without_certificate(self) -> Self:
-        if self.without_client_certificate and any(rule.from_ for rule in self.rules or ()):
-            raise not_allowed(
-                "rules cannot tell callers apart where the load balancer shows no certificate", "rules without `from`"
-            )
-        return self
+    def _no_principals_without_certificate(self) -> Iterator[Finding]:
+        for index, rule in enumerate(self.rules or ()):
+            if self.without_client_certificate and rule.knows("from_") and rule.from_:
+                message = "rules cannot tell callers apart where the load balancer shows no certificate"
+                yield Finding(("rules", index, "from"), message, allowed="rules without `from`")
+
+    def _has_addresses(self) -> Iterator[Finding]:
+        if self.called_at.is_unspecified:
+            allowed = f"the address to call it on, such as 127.0.0.1:{self.called_at.port}"
+            yield Finding(("application",), "is no address to call", str(self.called_at), allowed)
+        elif self.listens_on is None:
+            message = f"Envoy cannot have the application's port, nor {self.port} + {_BESIDE}"
+            yield Finding(("listen",), message, allowed="an address to listen on, such as 0.0.0.0:18080")
+
+    checks = (
+        _says_who_may_call,
+        _suits_the_protocol,
+        _can_be_asked,
+        _no_principals_without_certificate,
+        _has_addresses,
+    )

@@ -1,33 +1,39 @@
-"""Files to a `Spec`: every document read, checked and resolved, and every problem of all of them reported at once."""
+"""Files to a `Spec`: every document read, checked and resolved, and every problem of all of them reported at once.
+
+A document that is wrong in places goes on with what is sound in it (`sidestep.spec.partial`), so that one mistake hides
+none that has nothing to do with it.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from difflib import get_close_matches
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Final, TypeVar, get_args
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import TypeAdapter
 
 from sidestep.errors import CertificateError, Problem, SpecError
-from sidestep.spec import clients, htpasswd, inbound, proxy
+from sidestep.spec import clients, htpasswd, inbound
+from sidestep.spec.base import Finding, Unknown
+from sidestep.spec.clashes import clashes
 from sidestep.spec.documents import MAX_BYTES, Document, Path, printable, read, shown
-from sidestep.spec.model import API_VERSION, AnyWorkload, Mesh, Workload
-from sidestep.spec.resolve import Machine, Resolution, Services, clashes
+from sidestep.spec.model import AnyWorkload, Mesh, Workload, WorkloadSpec
+from sidestep.spec.report import Report
+from sidestep.spec.resolve import Machine, Resolution
+from sidestep.spec.services import Services
+from sidestep.spec.validation import validated
 
 if TYPE_CHECKING:
     from sidestep.spec.transcoding import Compile
 
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
-
 STDIN: Final = "-"
-KINDS: Final[Mapping[str, type[Mesh] | type[Workload]]] = {"Mesh": Mesh, "Workload": Workload}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ def schema() -> dict[str, object]:
 
 
 def load(files: Iterable[str], now: datetime, compile_protos: Compile | None = None) -> Spec:
-    """Reads files (``-`` is standard input) that hold documents of both kinds, in any order.
+    """Reads files (``-`` is standard input) that hold documents of both kinds, in any order; one named twice, once.
 
     ``now`` decides whether root certificates are in date; ``compile_protos`` is asked where ``transcode`` names .proto
     files, and without it ``transcode`` is left out. Raises `SpecError` with every problem that was found.
@@ -55,135 +61,159 @@ def load(files: Iterable[str], now: datetime, compile_protos: Compile | None = N
     return _Loader(now, compile_protos).load(files)
 
 
+@dataclass(frozen=True)
+class _Offer:
+    """A mesh, and what workloads take from it."""
+
+    mesh: Mesh
+    name: str | None
+    services: Services | None
+    trust_domain: str | None
+    roots: bytes
+
+
 class _Loader:
     def __init__(self, now: datetime, compile_protos: Compile | None) -> None:
         self._now = now
         self._compile_protos = compile_protos
-        self._problems: list[Problem] = []
-        self._meshes: dict[str, tuple[Document, Mesh]] = {}
-        self._workloads: dict[tuple[str, str], tuple[Document, Workload]] = {}
+        self._report = Report()
+        self._named: dict[Hashable, Document] = {}
+        self._meshes: list[tuple[Document, Mesh]] = []
+        self._workloads: list[tuple[Document, Workload]] = []
+        self._again: list[tuple[Document, Workload]] = []
+        """Workloads of a name that another has: they may be copies of it, which take no address from it."""
         self._unread = False
         """Whether a document could not be taken: what seems to be missing may stand in it."""
 
     def load(self, files: Iterable[str]) -> Spec:
-        for file in files:
+        for file in _each_once(files):
             documents, problems = _read_file(file)
-            self._problems += problems
+            self._report.take(problems)
             self._unread |= bool(problems)
             for document in documents:
                 self._take(document)
-        self._check_services()
         machines = self._resolve()
-        if self._problems:
-            raise SpecError(self._problems)
-        meshes = tuple(mesh for _, mesh in self._meshes.values())
-        return Spec(meshes, tuple(machines), tuple(_warnings(machines)))
+        if problems := self._report.problems():
+            raise SpecError(problems)
+        return Spec(tuple(mesh for _, mesh in self._meshes), tuple(machines), tuple(_warnings(machines)))
 
     def _take(self, document: Document) -> None:
-        value = _validated(document)
-        if isinstance(value, list):
-            self._problems += value
+        model = validated(document, self._report)
+        if model is None:
             self._unread = True
-        elif isinstance(value, Mesh):
-            self._keep(self._meshes, value.metadata.name, document, value)
-        else:
-            self._keep(self._workloads, (value.metadata.namespace, value.metadata.name), document, value)
-
-    def _keep(self, kept: dict[K, tuple[Document, V]], key: K, document: Document, value: V) -> None:
-        if key in kept:
-            path = ("metadata", "name")
-            other = kept[key][0]
-            line = other.problem(path, "").line
-            self._problems.append(
-                document.problem(path, f"the name is already taken at {other.file}:{line}", allowed="a name of its own")
-            )
-        else:
-            kept[key] = (document, value)
-
-    def _check_services(self) -> None:
-        for document, mesh in self._meshes.values():
-            for path, message, found in _repeated(mesh):
-                self._problems.append(document.problem(path, message, found=found, allowed="each one once"))
+            return
+        name = _told(lambda: _name(model))
+        other = self._named.setdefault(name, document) if name else document
+        if other is not document:
+            message = f"the name is already taken at {other.file}:{other.line}"
+            self._report.add(document, Finding(("metadata", "name"), message, allowed="a name of its own"))
+        if isinstance(model, Workload):
+            (self._workloads if other is document else self._again).append((document, model))
+        elif other is document:
+            self._meshes.append((document, model))
 
     def _resolve(self) -> list[Machine]:
-        services = {name: Services(mesh.spec.services) for name, (_, mesh) in self._meshes.items()}
-        roots = {name: self._roots(document, mesh) for name, (document, mesh) in self._meshes.items()}
+        offers = [self._offer(document, mesh) for document, mesh in self._meshes]
         machines, together = [], defaultdict(list)
-        for document, workload in self._workloads.values():
-            name = self._mesh_of(document, workload)
-            if name is None:
-                continue
-            resolution = Resolution(document, services[name])
-            resolution.take(workload, self._meshes[name][1].spec.trust_domain)
-            self._transcode(workload, resolution)
-            self._problems += resolution.problems
-            self._problems += proxy.problems(document, workload.spec)
-            self._problems += clients.problems(document, workload.spec)
-            together[workload.spec.machine].append((workload, resolution))
-            mesh, egress, ingress = self._meshes[name][1], tuple(resolution.ports), tuple(resolution.ingress)
-            users = self._credentials(document, workload)
-            machines.append(Machine(mesh, workload, egress, ingress, roots[name], users))
-        self._problems += clashes(together.values())
+        for document, workload in self._workloads:
+            machine, resolution = self._machine(document, workload, offers)
+            together[_shared(workload)].append((workload, resolution))
+            machines += [machine] if machine else []
+        for document, workload in self._again:
+            self._machine(document, workload, offers)
+        for document, finding in clashes(together.values()):
+            self._report.add(document, finding)
         return machines
 
-    def _transcode(self, workload: Workload, resolution: Resolution) -> None:
-        wanted = [
-            (index, egress.transcode) for index, egress in enumerate(workload.spec.egress or ()) if egress.transcode
-        ]
-        if wanted and self._compile_protos:
-            from sidestep.spec.transcoding import Descriptors  # which imports protobuf: only where it is asked for
+    def _offer(self, document: Document, mesh: Mesh) -> _Offer:
+        return _Offer(
+            mesh,
+            _told(lambda: mesh.metadata.name),
+            _told(lambda: _services(document, mesh)),
+            _told(lambda: mesh.spec.trust_domain),
+            _told(lambda: self._roots(document, mesh)) or b"",
+        )
 
-            descriptors = Descriptors(self._compile_protos)
-            for index, transcode in wanted:
-                descriptors.attach(resolution, index, transcode)
+    def _machine(
+        self, document: Document, workload: Workload, offers: Sequence[_Offer]
+    ) -> tuple[Machine | None, Resolution]:
+        offer = _told(lambda: self._offer_to(document, workload, offers))
+        resolution = Resolution(document, self._report, offer.services if offer else None)
+        if workload.knows("spec"):
+            resolution.take(workload.spec, offer.trust_domain if offer else None)
+            with suppress(Unknown):
+                self._transcode(workload.spec, resolution)
+        users = _told(lambda: self._credentials(document, workload)) or b""
+        if offer is None:
+            return None, resolution
+        egress, ingress = tuple(resolution.ports), tuple(resolution.ingress)
+        return Machine(offer.mesh, workload, egress, ingress, offer.roots, users), resolution
 
-    def _mesh_of(self, document: Document, workload: Workload) -> str | None:
-        name = workload.spec.mesh
-        if name in self._meshes:
-            return name
-        if name is None and len(self._meshes) == 1:
-            return next(iter(self._meshes))
-        if not self._unread:
-            several = name is None and self._meshes
-            message = "there are several meshes, so say which" if several else "no document holds its Mesh"
-            allowed = ", ".join(sorted(self._meshes)) or "a document of kind Mesh beside the Workload"
-            found = shown(name) if name else ""
-            self._problems.append(document.problem(("spec", "mesh"), message, found=found, allowed=allowed))
+    def _offer_to(self, document: Document, workload: Workload, offers: Sequence[_Offer]) -> _Offer | None:
+        name = workload.spec.get("mesh")
+        unnamed = [offer for offer in offers if offer.name is None]
+        fitting = [offer for offer in offers if offer.name == name] or unnamed if name else offers
+        if len(fitting) == 1:
+            return fitting[0]
+        if workload.spec.knows("mesh") and not self._unread and not (name and unnamed):
+            message = "there are several meshes, so say which" if fitting else "no document holds its Mesh"
+            allowed = ", ".join(sorted(offer.name for offer in offers if offer.name))
+            allowed = allowed or "a document of kind Mesh beside the Workload"
+            self._report.add(document, Finding(("spec", "mesh"), message, shown(name) if name else "", allowed))
         return None
+
+    def _transcode(self, workload: WorkloadSpec, resolution: Resolution) -> None:
+        egress = enumerate(workload.egress or ())
+        wanted = [(index, transcode) for index, each in egress if (transcode := each.get("transcode"))]
+        if not wanted or not self._compile_protos:
+            return
+        from sidestep.spec.transcoding import Descriptors  # which imports protobuf: only where it is asked for
+
+        descriptors, ports = Descriptors(self._compile_protos), defaultdict(list)
+        for at, where in enumerate(resolution.paths):
+            ports[where].append(at)
+        for index, transcode in wanted:
+            path: Path = ("spec", "egress", index)
+            with suppress(Unknown):
+                descriptors.attach(resolution, path, transcode, ports[path])
 
     def _roots(self, document: Document, mesh: Mesh) -> bytes:
         if mesh.spec.roots is None:
             return b""
         from sidestep.pki.pem import read_roots  # cryptography takes a while to import: only where there is a file
 
-        path = FilePath(document.file).parent / mesh.spec.roots
-        try:
-            content = path.read_bytes()
+        def checked(content: bytes) -> bytes:
             read_roots(content, self._now, "the file")
-        except (OSError, CertificateError) as error:
-            reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-            allowed = "a PEM file with the root certificates of the mesh, in date"
-            self._problems.append(
-                document.problem(("spec", "roots"), f"{path}: {reason}", found=shown(mesh.spec.roots), allowed=allowed)
-            )
-            return b""
-        return content
+            return content
+
+        allowed = "a PEM file with the root certificates of the mesh, in date"
+        return self._content(document, ("spec", "roots"), mesh.spec.roots, checked, allowed)
 
     def _credentials(self, document: Document, workload: Workload) -> bytes:
-        file = workload.spec.clients and workload.spec.clients.credentials
-        if not file:
+        of = workload.spec.clients
+        if of is None or of.credentials is None:
             return b""
-        path = FilePath(document.file).parent / file
+        return self._content(document, clients.CREDENTIALS, of.credentials, htpasswd.normal, htpasswd.ALLOWED)
+
+    def _content(
+        self, document: Document, path: Path, file: str, checked: Callable[[bytes], bytes], allowed: str
+    ) -> bytes:
+        """What is in a file that a document names, as ``checked`` returns it; reports why it cannot be used."""
+        place = FilePath(document.file).parent / file
         try:
-            with path.open("rb") as stream:
-                return htpasswd.normal(stream.read(htpasswd.MOST + 1))
-        except (OSError, ValueError) as error:
-            reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-            problem = document.problem(
-                clients.CREDENTIALS, f"{path}: {reason}", found=shown(file), allowed=htpasswd.ALLOWED
-            )
-            self._problems.append(problem)
+            with place.open("rb") as stream:
+                return checked(stream.read(MAX_BYTES + 1))
+        except (OSError, ValueError, CertificateError) as error:
+            self._report.add(document, Finding(path, f"{place}: {_reason(error)}", shown(file), allowed))
             return b""
+
+
+def _each_once(files: Iterable[str]) -> Iterable[str]:
+    """The files, each of them where it is named first."""
+    once: dict[str, str] = {}
+    for file in files:
+        once.setdefault(file if file == STDIN else os.path.realpath(file), file)
+    return once.values()
 
 
 def _read_file(file: str) -> tuple[list[Document], list[Problem]]:
@@ -193,115 +223,40 @@ def _read_file(file: str) -> tuple[list[Document], list[Problem]]:
         with FilePath(file).open("rb") as stream:  # a pipe or a device, perhaps: no size is known beforehand
             return read(file, stream.read(MAX_BYTES + 1))
     except (OSError, ValueError) as error:
-        reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-        return [], [Problem(printable(file), 0, 0, "", "", "a readable file", f"cannot be read: {reason}")]
+        message = f"cannot be read: {_reason(error)}"
+        return [], [Problem(printable(file), 0, 0, "", "", "a readable file", message)]
 
 
-def _validated(document: Document) -> Mesh | Workload | list[Problem]:
-    value = document.value
-    if not isinstance(value, dict):
-        allowed = "a mapping with apiVersion, kind, metadata and spec"
-        return [document.problem((), "not a document of ours", found=shown(value), allowed=allowed)]
-    problems = []
-    if value.get("apiVersion") != API_VERSION:
-        found = shown(value.get("apiVersion"))
-        problems.append(document.problem(("apiVersion",), "unknown version", found=found, allowed=API_VERSION))
-    kind = value.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        allowed = ", ".join(KINDS)
-        return [*problems, document.problem(("kind",), "unknown kind", found=shown(kind), allowed=allowed)]
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def _told(ask: Callable[[], T]) -> T | None:
+    """What is asked for, or None where it is not known."""
     try:
-        read = KINDS[kind].model_validate({**value, "apiVersion": API_VERSION})  # said above, where it is another
-    except ValidationError as error:
-        return problems + [_problem(document, KINDS[kind], details) for details in error.errors(include_url=False)]
-    return problems or read
+        return ask()
+    except Unknown:
+        return None
 
 
-def _problem(document: Document, kind: type[BaseModel], details: ErrorDetails) -> Problem:
-    path: Path = tuple(step for step in details["loc"] if step != "[key]")
-    message, allowed = _WORDS.get(details["type"], (details["msg"], ""))
-    found = "" if details["type"] == "missing" else shown(details["input"])
-    context = details.get("ctx", {})
-    if details["type"] == "not_allowed":
-        message, allowed = context["message"], context["allowed"]
-        found = "" if isinstance(details["input"], (dict, list, BaseModel)) else found
-    elif details["type"] == "extra_forbidden":
-        fields = _fields_at(kind, path[:-1])
-        near = get_close_matches(str(path[-1]), fields, 1)
-        message = f"unknown field{f', did you mean {near[0]}?' if near else ''}"
-        found, allowed = shown(path[-1]), ", ".join(fields)
-    elif details["type"] == "missing":
-        allowed = _description(kind, path)
-    return document.problem(path, message, found=found, allowed=allowed)
+def _name(model: Mesh | Workload) -> Hashable:
+    """What no other document may be called."""
+    if isinstance(model, Workload):
+        return Workload, model.metadata.namespace, model.metadata.name
+    return Mesh, model.metadata.name
 
 
-_WORDS: Final[Mapping[str, tuple[str, str]]] = {
-    "missing": ("required, and missing", ""),
-    "list_type": ("wrong type", "a list"),
-    "dict_type": ("wrong type", "a mapping"),
-    "bool_type": ("wrong type", "true or false"),
-    "model_type": ("wrong type", "a mapping"),
-    "too_short": ("empty", "at least one"),
-}
+def _shared(workload: Workload) -> Hashable:
+    """What workloads of one machine have in common, and none of another machine has."""
+    try:
+        return workload.spec.machine
+    except Unknown:
+        return object()
 
 
-def _fields_at(kind: type[BaseModel], path: Path) -> list[str]:
-    """The field names that the model allows where ``path`` leads."""
-    model = _model_at(kind, path)
-    return [field.alias or name for name, field in model.model_fields.items()] if model else []
-
-
-def _description(kind: type[BaseModel], path: Path) -> str:
-    model = _model_at(kind, path[:-1])
-    fields = model.model_fields.values() if model else ()
-    return (
-        next((field.description or "" for field in fields if field.alias == path[-1]), "")
-        .partition(". ")[0]
-        .removesuffix(".")
-    )
-
-
-def _model_at(kind: type[BaseModel], path: Path) -> type[BaseModel] | None:
-    model: type[BaseModel] | None = kind
-    for step in path:
-        if isinstance(step, str) and model is not None:
-            annotation = next((f.annotation for n, f in model.model_fields.items() if (f.alias or n) == step), None)
-            model = _model_in(annotation)
-    return model
-
-
-def _model_in(annotation: object) -> type[BaseModel] | None:
-    """The model inside ``Annotated[list[Model], …]``, ``Model | None`` or ``Model``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((model for inner in get_args(annotation) if (model := _model_in(inner))), None)
-
-
-def _repeated(mesh: Mesh) -> Iterator[tuple[Path, str, str]]:
-    """Services, ports and gateways that stand twice: their paths, what is wrong, and the value."""
-    gateways = [(gateway.address, gateway.port) for gateway in mesh.spec.gateways]
-    for index in _duplicates(gateways):
-        address, port = gateways[index]
-        yield ("spec", "gateways", index), "the gateway is already listed", f"{address} port {port}"
-    for index in _duplicates([service.host for service in mesh.spec.services]):
-        yield ("spec", "services", index, "host"), "the service is already listed", mesh.spec.services[index].host
-    for at, service in enumerate(mesh.spec.services):
-        if len(service.ports) > 1:
-            for index in _duplicates([port.number for port in service.ports]):
-                path: Path = ("spec", "services", at, "ports", index, "number")
-                yield path, "the port is already listed", str(service.ports[index].number)
-
-
-def _duplicates(values: Sequence[Hashable]) -> list[int]:
-    if len(set(values)) == len(values):
-        return []
-    seen: set[Hashable] = set()
-    repeated = []
-    for index, value in enumerate(values):
-        if value in seen:
-            repeated.append(index)
-        seen.add(value)
-    return repeated
+def _services(document: Document, mesh: Mesh) -> Services:
+    hosts = [("spec", "services", at, "host") for at, each in enumerate(mesh.spec.services) if each.get("host") is None]
+    return Services(mesh.spec.services, map(document.at, hosts))
 
 
 def _warnings(machines: Iterable[Machine]) -> Iterator[str]:

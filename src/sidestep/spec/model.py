@@ -5,15 +5,17 @@ Field descriptions are what editors show (`sidestep schema`). Everything is immu
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Self
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field
 
 from sidestep.spec.addresses import Addresses
-from sidestep.spec.base import Model
-from sidestep.spec.clients import Clients, Health, Limits, Profile
+from sidestep.spec.base import Finding, Model
+from sidestep.spec.clients import FORWARDER, FORWARDER_CHECKS, Clients, Health, Limits, Profile
+from sidestep.spec.documents import shown
 from sidestep.spec.ingress import Ingress
-from sidestep.spec.proxy import Proxy, mode_is_of_a_socket
+from sidestep.spec.proxy import PROXY_CHECKS, Proxy, mode_is_of_a_socket
 from sidestep.spec.scalars import (
     Address,
     DnsName,
@@ -28,7 +30,6 @@ from sidestep.spec.scalars import (
     ServerIdentity,
     ServiceAccount,
     TrustDomain,
-    not_allowed,
 )
 from sidestep.spec.sockets import ListenOnOrNone, SocketMode
 from sidestep.spec.traffic import HealthCheck, Retries, Timespan, TrafficPolicy
@@ -87,11 +88,11 @@ class AnyWorkload(Model):
     trust_domain: TrustDomain | None = None
     """Any workload of this trust domain may answer."""
 
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if (self.namespace is None) == (self.trust_domain is None):
-            raise not_allowed("says too little or too much", "exactly one of namespace and trustDomain")
-        return self
+    def _exactly_one(self) -> Iterator[Finding]:
+        if self.says("namespace") == self.says("trust_domain"):
+            yield Finding((), "says too little or too much", allowed="exactly one of namespace and trustDomain")
+
+    checks = (_exactly_one,)
 
 
 class Service(Model):
@@ -120,28 +121,47 @@ class Service(Model):
         """The SPIFFE IDs of ``serviceAccounts``, whole."""
         return [_spiffe_id(account, self.namespace, trust_domain) for account in self.service_accounts]
 
-    @model_validator(mode="after")
-    def _can_be_reached(self) -> Self:
-        longest = max(len(self.sni(port.number)) for port in self.ports)
+    def _can_be_reached(self) -> Iterator[Finding]:
+        if len(self.sni(65535)) <= MAX_SNI:  # nearly always
+            return
+        longest = max((len(self.sni(port.number)) for port in self.ports if port.knows("number")), default=0)
         if longest > MAX_SNI:
-            raise not_allowed(f"the host makes a server name (SNI) of {longest} bytes", f"at most {MAX_SNI} bytes")
-        return self
+            message = f"the host makes a server name (SNI) of {longest} bytes"
+            yield Finding(("host",), message, shown(self.host), f"at most {MAX_SNI} bytes")
 
-    @model_validator(mode="after")
-    def _server_is_pinned(self) -> Self:
-        if not self.service_accounts and self.unsafe_any_workload_of is None:
-            raise not_allowed(
-                "nothing says who may answer as this service",
-                "serviceAccounts, or unsafeAnyWorkloadOf with a namespace or trustDomain",
-            )
-        if self.service_accounts and self.unsafe_any_workload_of is not None:
-            raise not_allowed("serviceAccounts and unsafeAnyWorkloadOf exclude each other", "one of the two")
-        if self.namespace is None and not all("/" in account for account in self.service_accounts):
-            raise not_allowed(
-                "the host does not tell the namespace of its service accounts",
-                "NAMESPACE/SERVICE-ACCOUNT or a whole SPIFFE ID for a host that is not NAME.NAMESPACE.svc.…",
-            )
-        return self
+    def _each_port_once(self) -> Iterator[Finding]:
+        if len(self.ports) > 1:
+            yield from _repeated(self.ports, "ports", "number", "the port is already listed")
+
+    def _server_is_pinned(self) -> Iterator[Finding]:
+        pinned, loose = self.says("service_accounts"), self.says("unsafe_any_workload_of")
+        if not pinned and not loose:
+            allowed = "serviceAccounts, or unsafeAnyWorkloadOf with a namespace or trustDomain"
+            yield Finding((), "nothing says who may answer as this service", allowed=allowed)
+        if pinned and loose:
+            yield Finding((), "serviceAccounts and unsafeAnyWorkloadOf exclude each other", allowed="one of the two")
+
+    def _namespaces_are_known(self) -> Iterator[Finding]:
+        if self.namespace is None:
+            for index, account in enumerate(self.service_accounts):
+                if "/" not in account:
+                    message = "the host does not tell the namespace of the service account"
+                    allowed = "NAMESPACE/SERVICE-ACCOUNT or a whole SPIFFE ID, or a host that is NAME.NAMESPACE.svc.…"
+                    yield Finding(("serviceAccounts", index), message, shown(account), allowed)
+
+    checks = (_can_be_reached, _each_port_once, _server_is_pinned, _namespaces_are_known)
+
+
+def _repeated(models: Iterable[Model], within: str, field: str, message: str) -> Iterator[Finding]:
+    """Those models of a list that have the same value in a field as one before them."""
+    values = [model.get(field) for model in models]
+    if len(set(values)) == len(values):
+        return
+    seen: set[object] = {None}
+    for index, value in enumerate(values):
+        if value in seen and value is not None:
+            yield Finding((within, index, field), message, shown(value), "each one once")
+        seen.add(value)
 
 
 def _spiffe_id(account: str, namespace: str | None, trust_domain: str) -> str:
@@ -163,14 +183,28 @@ class MeshSpec(Model):
     services: Annotated[list[Service], Field(min_length=1)]
     """Services that the gateways export."""
 
-    @field_validator("gateways")
-    @classmethod
-    def _gateways_are_alike(cls, gateways: list[Gateway]) -> list[Gateway]:
-        if len({gateway.priority is None for gateway in gateways}) > 1:
-            raise not_allowed("only some gateways have a priority", "one for every gateway, or the order of the list")
-        if len({gateway.status_port is None for gateway in gateways}) > 1:
-            raise not_allowed("only some gateways have a statusPort", "one for every gateway, or for none")
-        return gateways
+    def _gateways_are_alike(self) -> Iterator[Finding]:
+        if len({gateway.says("priority") for gateway in self.gateways}) > 1:
+            allowed = "one for every gateway, or the order of the list"
+            yield Finding(("gateways",), "only some gateways have a priority", allowed=allowed)
+        if len({gateway.says("status_port") for gateway in self.gateways}) > 1:
+            yield Finding(
+                ("gateways",), "only some gateways have a statusPort", allowed="one for every gateway, or for none"
+            )
+
+    def _each_gateway_once(self) -> Iterator[Finding]:
+        seen = set()
+        for index, gateway in enumerate(self.gateways):
+            if gateway.knows("address") and gateway.knows("port"):
+                if (gateway.address, gateway.port) in seen:
+                    found = f"{gateway.address} port {gateway.port}"
+                    yield Finding(("gateways", index), "the gateway is already listed", found, "each one once")
+                seen.add((gateway.address, gateway.port))
+
+    def _each_service_once(self) -> Iterator[Finding]:
+        yield from _repeated(self.services, "services", "host", "the service is already listed")
+
+    checks = (_gateways_are_alike, _each_gateway_once, _each_service_once)
 
 
 class Egress(Model):
@@ -199,10 +233,7 @@ class Egress(Model):
     socket_mode: SocketMode | None = None
     """Mode of the file where `listen` is a unix-domain socket; "0600" unless said otherwise."""
 
-    @model_validator(mode="after")
-    def _mode_is_of_a_socket(self) -> Self:
-        mode_is_of_a_socket(self.listen, self.socket_mode)
-        return self
+    checks = (mode_is_of_a_socket,)
 
 
 class WorkloadSpec(Model):
@@ -233,11 +264,19 @@ class WorkloadSpec(Model):
     ingress: Annotated[list[Ingress] | None, Field(min_length=1)] = None
     """Its own ports that the mesh may call."""
 
-    @model_validator(mode="after")
-    def _does_something(self) -> Self:
-        if not self.egress and not self.ingress:
-            raise not_allowed("neither calls nor is called", "egress, ingress or both")
-        return self
+    @property
+    def may_have_clients(self) -> bool:
+        """Whether it is meant to serve other machines."""
+        return self.profile == FORWARDER or self.says("clients")
+
+    def _does_something(self) -> Iterator[Finding]:
+        if not self.says("egress") and not self.says("ingress"):
+            yield Finding((), "neither calls nor is called", allowed="egress, ingress or both")
+
+    def _each_port_once(self) -> Iterator[Finding]:
+        yield from _repeated(self.ingress or (), "ingress", "port", "the port is already listed")
+
+    checks = (_does_something, _each_port_once, *FORWARDER_CHECKS, *PROXY_CHECKS)
 
 
 class Mesh(Model):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_network
-from itertools import pairwise
 from typing import Annotated
 
 from sidestep.spec.scalars import Checked
@@ -25,16 +24,20 @@ def parse_network(value: object) -> str:
     return str(network)
 
 
-def overlapping(networks: Sequence[str]) -> tuple[str, str] | None:
-    """Two of the networks of which the first lies within the second; None where there are none."""
-    ordered = sorted(
-        map(ip_network, networks), key=lambda each: (each.version, int(each.network_address), each.prefixlen)
+def overlapping(networks: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Which of the networks lie within another, each with the widest of those; of equal ones, all but the first."""
+    parsed = [ip_network(network) for network in networks]
+    order = sorted(
+        range(len(parsed)),
+        key=lambda at: (parsed[at].version, int(parsed[at].network_address), parsed[at].prefixlen, at),
     )
-    # In this order a network is followed at once by the first of those that lie within it.
-    for wider, narrower in pairwise(ordered):
-        if wider.version == narrower.version and narrower.network_address in wider:
-            return str(narrower), str(wider)
-    return None
+    # In this order a network is followed at once by all that lie within it.
+    wider = None
+    for at in order:
+        if wider is not None and wider.version == parsed[at].version and parsed[at].network_address in wider:
+            yield at, str(wider)
+        else:
+            wider = parsed[at]
 
 
 Network = Annotated[

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Self
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
 
-from pydantic import model_validator
-
-from sidestep.spec.base import Model
-from sidestep.spec.scalars import Listen, not_allowed
+from sidestep.spec.base import Finding, Model
+from sidestep.spec.scalars import Listen
 from sidestep.spec.sockets import NONE, OWNER_ONLY, ListenOn, LocalAddress, SocketMode, UnixSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sidestep.errors import Problem
-    from sidestep.spec.documents import Document, Path
-    from sidestep.spec.model import WorkloadSpec
+    from sidestep.spec.base import Check
+    from sidestep.spec.documents import Path
+    from sidestep.spec.model import Egress, WorkloadSpec
 
 PATH: Final[Path] = ("spec", "proxy", "listen")
 ADDRESS: Final = Listen("127.0.0.1", 3128)
+
+
+def mode_is_of_a_socket(model: Egress | Proxy) -> Iterator[Finding]:
+    """Whether there is a mode, and nothing to have it."""
+    if model.says("socket_mode") and not isinstance(model.listen, UnixSocket):
+        allowed = "socketMode beside `listen: unix:…`"
+        yield Finding(("socketMode",), "only a unix-domain socket has a mode", allowed=allowed)
 
 
 class Proxy(Model):
@@ -34,10 +38,7 @@ class Proxy(Model):
         """Where it listens, whole."""
         return with_mode(self.listen, self.socket_mode)
 
-    @model_validator(mode="after")
-    def _mode_is_of_a_socket(self) -> Self:
-        mode_is_of_a_socket(self.listen, self.socket_mode)
-        return self
+    checks = (mode_is_of_a_socket,)
 
 
 def with_mode(listen: LocalAddress, mode: int | None) -> LocalAddress:
@@ -45,27 +46,23 @@ def with_mode(listen: LocalAddress, mode: int | None) -> LocalAddress:
     return listen._replace(mode=mode or OWNER_ONLY) if isinstance(listen, UnixSocket) else listen
 
 
-def mode_is_of_a_socket(listen: object, mode: int | None) -> None:
-    """Raises where there is a mode and nothing to have it."""
-    if mode is not None and not isinstance(listen, UnixSocket):
-        raise not_allowed("only a unix-domain socket has a socketMode", "socketMode beside `listen: unix:…`")
-
-
-def problems(document: Document, workload: WorkloadSpec) -> Iterator[Problem]:
-    """What is wrong with the workload's proxy, or with having none."""
-    if workload.proxy:
-        yield from exposure(document, workload.proxy) if workload.clients is None else ()
+def _somebody_serves(workload: WorkloadSpec) -> Iterator[Finding]:
+    """What is called by name only, where nothing knows names."""
+    if workload.says("proxy"):
         return
     for index, egress in enumerate(workload.egress or ()):
-        if egress.listen == NONE:
-            path: Path = ("spec", "egress", index, "listen")
+        if egress.get("listen") == NONE:
             message = "nothing would serve this egress: the workload has no proxy"
-            yield document.problem(path, message, found=NONE, allowed="a `listen` address, or `proxy: {}` in spec")
+            allowed = "a `listen` address, or `proxy: {}` in spec"
+            yield Finding(("egress", index, "listen"), message, NONE, allowed)
 
 
-def exposure(document: Document, proxy: Proxy) -> Iterator[Problem]:
-    """Whether others than this machine can reach the proxy: nothing says who of them may."""
-    if not proxy.listen.is_loopback:
+def _is_for_this_machine(workload: WorkloadSpec) -> Iterator[Finding]:
+    """Whether others than this machine can reach the proxy, and nothing says who of them may."""
+    if workload.proxy and not workload.proxy.listen.is_loopback and not workload.may_have_clients:
         message = "whoever reaches the proxy calls the mesh as this workload"
         allowed = "an address of this machine only (127.0.0.0/8, ::1, unix:…), or profile: forwarder with clients"
-        yield document.problem(PATH, message, found=str(proxy.listen), allowed=allowed)
+        yield Finding(("proxy", "listen"), message, str(workload.proxy.listen), allowed)
+
+
+PROXY_CHECKS: Final[tuple[Check, ...]] = (_somebody_serves, _is_for_this_machine)

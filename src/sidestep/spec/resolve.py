@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
-from itertools import islice
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING
 
-from sidestep.errors import Problem
 from sidestep.spec import inbound
 from sidestep.spec.addresses import allocate
-from sidestep.spec.clients import HEALTH
-from sidestep.spec.documents import Document, Path, shown
-from sidestep.spec.inbound import IngressPort
-from sidestep.spec.model import Egress, Mesh, Port, Service, Workload
-from sidestep.spec.proxy import PATH as PROXY
+from sidestep.spec.base import Finding, Unknown, known
+from sidestep.spec.documents import shown
 from sidestep.spec.proxy import with_mode
-from sidestep.spec.scalars import UNSPECIFIED, Listen, Protocol
+from sidestep.spec.scalars import Listen, Protocol
 from sidestep.spec.sockets import NONE, LocalAddress
 from sidestep.spec.traffic import NO_TRAFFIC, Traffic
-from sidestep.spec.traffic_checks import findings
-from sidestep.spec.transcode import Transcoding
+from sidestep.spec.traffic_checks import CHECKED_FIELDS, Call, findings, together
 
-_COMPARISONS: Final = 200_000
+if TYPE_CHECKING:
+    from sidestep.spec.clashes import Claim
+    from sidestep.spec.documents import Document, Path
+    from sidestep.spec.inbound import IngressPort
+    from sidestep.spec.ingress import Ingress
+    from sidestep.spec.model import Egress, Mesh, Port, Service, Workload, WorkloadSpec
+    from sidestep.spec.report import Report
+    from sidestep.spec.services import Services
+    from sidestep.spec.transcode import Transcoding
 
 
 @dataclass(frozen=True)
@@ -79,144 +81,146 @@ class Machine:
         return f"spiffe://{trust_domain}/ns/{metadata.namespace}/sa/{self.workload.service_account}"
 
 
-class Services:
-    """The services of one mesh, to be found by any beginning of their name that is unambiguous."""
-
-    def __init__(self, services: Iterable[Service]) -> None:
-        self._by_prefix: dict[str, list[Service]] = defaultdict(list)
-        self._by_host: dict[str, Service] = {}
-        self._compared = 0
-        for service in services:
-            if self._by_host.setdefault(service.host, service) is not service:
-                continue  # listed twice, which is reported
-            at = service.host.find(".")
-            while at > 0:
-                self._by_prefix[service.host[:at]].append(service)
-                at = service.host.find(".", at + 1)
-
-    def matching(self, name: str) -> Sequence[Service]:
-        """The services that ``name`` can mean: the one with exactly that host, else all whose host begins with it."""
-        exact = self._by_host.get(name)
-        return [exact] if exact else self._by_prefix.get(name, [])
-
-    def like(self, name: str) -> list[str]:
-        """Hosts to suggest for a name that means nothing: like it, as long as comparing takes no time to speak of."""
-        self._compared += len(self._by_host)
-        close = get_close_matches(name, self._by_host, 3, 0.4) if self._compared <= _COMPARISONS else []
-        return close or sorted(islice(self._by_host, 3))
-
-
 @dataclass
 class Resolution:
-    """What came of one workload's egress: ports, and problems."""
+    """What came of one workload: its ports, as far as they can be told."""
 
     document: Document
-    services: Services
+    report: Report
+    services: Services | None
+    """Those of its mesh; None where they are not known."""
+    gives_addresses: bool = False
+    """Whether services get addresses of their own."""
     ports: list[EgressPort] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
     """For each of ``ports``, where in the document its egress stands."""
-    problems: list[Problem] = field(default_factory=list)
     ingress: list[IngressPort] = field(default_factory=list)
     ingress_paths: list[Path] = field(default_factory=list)
     """For each of ``ingress``, where in the document it stands."""
-    _by_destination: dict[tuple[str, int, str], list[EgressPort]] = field(default_factory=lambda: defaultdict(list))
+    claims: list[Claim] = field(default_factory=list)
+    """Addresses of what is neither in ``ports`` nor in ``ingress``, because something else is wrong with it."""
+    _by_destination: dict[tuple[str, int, str], list[Egress]] = field(default_factory=lambda: defaultdict(list))
 
-    def take(self, workload: Workload, trust_domain: str) -> None:
-        """Resolves all that a workload calls, and all that it is called on."""
-        for index, egress in enumerate(workload.spec.egress or ()):
-            self.add(index, egress)
-        self.give_addresses(workload)
-        resolved = inbound.resolve(self.document, workload.spec.ingress or (), trust_domain)
-        self.ingress, self.ingress_paths, problems = resolved
-        self.problems += problems
+    def take(self, workload: WorkloadSpec, trust_domain: str | None) -> None:
+        """Resolves all that a workload calls and is called on. ``trust_domain`` is None where it is not known."""
+        self.gives_addresses = not workload.knows("addresses") or workload.addresses is not None
+        with suppress(Unknown):
+            for index, egress in enumerate(workload.egress or ()):
+                self._add(("spec", "egress", index), egress)
+        with suppress(Unknown):
+            self._give_addresses(workload)
+        with suppress(Unknown):
+            for index, ingress in inbound.each_once(workload.ingress or ()):
+                self._serve(("spec", "ingress", index), ingress, trust_domain)
 
-    def add(self, index: int, egress: Egress) -> None:
-        """Resolves ``spec.egress[index]``."""
-        path: Path = ("spec", "egress", index)
-        service = self._service(path, egress)
-        if service is None:
+    def say(self, path: Path, found: Iterable[Finding]) -> None:
+        """Reports what was found at ``path`` or below it."""
+        for finding in found:
+            self.report.add(self.document, finding._replace(path=path + finding.path))
+
+    def _add(self, path: Path, egress: Egress) -> None:
+        try:
+            service = self._service(path, egress)
+            ports = self._ports(path, egress, service)
+        except Unknown:
+            self._claim(path, egress)
             return
-        ports = self._ports(path, egress, service)
-        if egress.listen not in {None, NONE} and len(ports) > 1:
-            self._problem(
-                (*path, "listen"), "one address cannot stand for several ports", str(egress.listen), "add `port`"
-            )
+        if len(ports) > 1 and egress.get("listen") not in {None, NONE}:
+            message = "one address cannot stand for several ports"
+            self.say(path, [Finding(("listen",), message, str(egress.listen), "add `port`")])
+            self._claim(path, egress)
             return
-        traffic = Traffic.of(egress)
         for port in ports:
-            protocol = self._protocol(path, egress, service, port)
-            if protocol:
-                listen = _local_address(egress, port)
-                declared = port.protocol is not None
-                self._take(path, EgressPort(service, port.number, protocol, declared, listen, traffic=traffic))
+            self._take(path, Call(service, port, egress))
 
-    def _take(self, path: Path, port: EgressPort) -> None:
-        same = self._by_destination[port.service.host, port.number, port.traffic.subset]
-        if same or port.traffic is not NO_TRAFFIC:  # most say nothing, and there may be thousands
-            for place, message, found, allowed in findings(port, same):
-                self._problem((*path, *place), message, found, allowed)
-        same.append(port)
-        self.ports.append(port)
-        self.paths.append(path)
+    def _take(self, path: Path, call: Call) -> None:
+        service, port, egress = call
+        try:
+            self._check(path, call)
+            listen, traffic, declared = _local_address(egress, port), Traffic.of(egress), port.protocol is not None
+            self.ports.append(EgressPort(service, port.number, call.protocol, declared, listen, traffic=traffic))
+            self.paths.append(path)
+        except Unknown:
+            self._claim(path, egress, call)
 
-    def give_addresses(self, workload: Workload) -> None:
+    def _check(self, path: Path, call: Call) -> None:
+        service, port, egress = call
+        # Most say nothing, and there may be thousands.
+        if port.get("protocol") is None or not CHECKED_FIELDS.isdisjoint(egress.model_fields_set):
+            self.say(path, findings(call))
+        same = self._by_destination[service.host, port.number, egress.subset or ""]
+        if same:
+            self.say(path, together(call, same[0]))
+        same.append(egress)
+
+    def _claim(self, path: Path, egress: Egress, call: Call | None = None) -> None:
+        """Notes the address of an egress that has not become a port."""
+        number = call.port.get("number") if call else None
+        listen = egress.get("listen")
+        if number and egress.knows("listen") and listen is None and not self.gives_addresses:
+            listen = Listen("127.0.0.1", number)
+        if listen not in {None, NONE}:
+            purpose = f"{call.service.host}:{number}" if call and number else "another egress"
+            self.claims.append(((*path, "listen"), listen, purpose))
+
+    def _give_addresses(self, workload: WorkloadSpec) -> None:
         """Moves what no `listen` places to an address of its service's own, where the workload has `addresses`."""
-        wanted = workload.spec.addresses
+        wanted = workload.addresses
         if wanted is None:
             return
         try:
             addresses = allocate((port.service.host for port in self.ports), wanted.range)
         except ValueError as error:
-            self._problem(("spec", "addresses", "range"), "too small", str(error), "a larger network")
+            found = [Finding(("addresses", "range"), "too small", str(error), "a larger network")]
+            self.say(("spec",), found)
             return
-        egress = workload.spec.egress or ()
+        egress = workload.egress or ()
         for index, (port, path) in enumerate(zip(self.ports, self.paths, strict=True)):
             if egress[_index(path)].listen is None:
                 self.ports[index] = replace(port, listen=Listen(addresses[port.service.host], port.number))
 
-    def _problem(self, path: Path, message: str, found: str, allowed: str) -> None:
-        self.problems.append(self.document.problem(path, message, found=found, allowed=allowed))
+    def _serve(self, path: Path, ingress: Ingress, trust_domain: str | None) -> None:
+        if trust_domain is not None:
+            self.say(path, known(inbound.never_admitted(ingress, trust_domain)))
+        try:
+            port = inbound.resolved(ingress)
+        except Unknown:
+            if ingress.knows("listen") and ingress.listen:
+                self.claims.append(((*path, "listen"), ingress.listen, "another ingress"))
+        else:
+            self.ingress.append(port)
+            self.ingress_paths.append(path)
 
-    def _service(self, path: Path, egress: Egress) -> Service | None:
+    def _service(self, path: Path, egress: Egress) -> Service:
+        """The service that an egress means. Raises `Unknown` where that cannot be told, and reports it."""
+        if self.services is None:
+            raise Unknown
         found = self.services.matching(egress.host)
         if len(found) == 1:
             return found[0]
-        path = (*path, "host")
         if found:
             candidates = _listing(sorted(service.host for service in found))
-            self._problem(path, "the name is ambiguous", shown(egress.host), candidates)
-        else:
-            candidates = _listing(self.services.like(egress.host))
-            self._problem(
-                path, "the mesh has no such service", shown(egress.host), f"a service of the Mesh, such as {candidates}"
-            )
-        return None
+            self.say(path, [Finding(("host",), "the name is ambiguous", shown(egress.host), candidates)])
+        elif not self.services.might_match(egress.host):
+            like = _listing(self.services.like(egress.host))
+            allowed = f"a service of the Mesh{f', such as {like}' if like else ''}"
+            self.say(path, [Finding(("host",), "the mesh has no such service", shown(egress.host), allowed)])
+        raise Unknown
 
     def _ports(self, path: Path, egress: Egress, service: Service) -> Sequence[Port]:
-        if egress.port is None:
+        """The ports that an egress means, each number once. Raises `Unknown` where there is none, and reports it."""
+        if egress.port is None and len(service.ports) == 1:
             return service.ports
-        ports = [port for port in service.ports if port.number == egress.port]
-        if not ports:
-            allowed = ", ".join(str(port.number) for port in service.ports)
-            self._problem((*path, "port"), f"{service.host} has no such port", str(egress.port), allowed)
-        return ports
-
-    def _protocol(self, path: Path, egress: Egress, service: Service, port: Port) -> Protocol | None:
-        place = f"port {port.number} of {service.host}"
-        if port.protocol is None and egress.protocol is None:
-            message = f"the Mesh gives no protocol for {place}, so say what to speak"
-            self._problem(
-                (*path, "protocol"),
-                message,
-                "nothing",
-                "protocol: HTTP or TCP (HTTP2 or GRPC where the service speaks it)",
-            )
-        elif port.protocol is not None and egress.protocol not in {None, port.protocol}:
-            message = f"the Mesh declares {place} as {port.protocol}"
-            self._problem((*path, "protocol"), message, str(egress.protocol), f"{port.protocol}, or leave it out")
-        else:
-            return port.protocol or egress.protocol
-        return None
+        ports = {port.number: port for port in reversed(service.ports) if port.knows("number")}
+        if egress.port is None:
+            return list(reversed(ports.values()))
+        if egress.port in ports:
+            return [ports[egress.port]]
+        if all(port.knows("number") for port in service.ports):
+            allowed = ", ".join(map(str, reversed(ports)))
+            message = f"{service.host} has no such port"
+            self.say(path, [Finding(("port",), message, str(egress.port), allowed)])
+        raise Unknown
 
 
 def _listing(names: Sequence[str]) -> str:
@@ -234,71 +238,3 @@ def _local_address(egress: Egress, port: Port) -> LocalAddress | None:
     if egress.listen is None:
         return Listen("127.0.0.1", port.number)
     return None if isinstance(egress.listen, str) else with_mode(egress.listen, egress.socket_mode)
-
-
-Claim: TypeAlias = tuple[Path, LocalAddress, str]
-"""Where in a document an address is taken, which one, and for what."""
-
-
-def clashes(machines: Iterable[Sequence[tuple[Workload, Resolution]]]) -> Iterator[Problem]:
-    """Listen addresses that are taken twice, or by an application, among the workloads of each machine."""
-    for workloads in machines:
-        taken: dict[Hashable, dict[str, str]] = defaultdict(dict)
-        for number, (workload, resolution) in enumerate(workloads):
-            for path, listen, purpose in _claims(workload, resolution):
-                place, address = _place(listen, number)
-                owners = taken[place]
-                owner = _owner(owners, address)
-                if owner:
-                    yield _clash(resolution.document, path, listen, owner)
-                else:
-                    owners[address] = f"{workload.metadata.name} for {purpose}"
-        for _, resolution in workloads:
-            yield from _applications_in_the_way(resolution, taken)
-
-
-def _applications_in_the_way(resolution: Resolution, taken: Mapping[Hashable, Mapping[str, str]]) -> Iterator[Problem]:
-    for port, path in zip(resolution.ingress, resolution.ingress_paths, strict=True):
-        application = port.application
-        place, address = _place(application, 0)
-        owner = _owner(taken.get(place, {}), address)
-        if owner:
-            yield resolution.document.problem(
-                (*path, "application"),
-                f"Envoy itself listens there: {owner}",
-                found=str(application),
-                allowed="another `application` address, or `listen` on another port",
-            )
-
-
-def _claims(workload: Workload, resolution: Resolution) -> Iterator[Claim]:
-    """Every address that a workload listens on."""
-    for port, path in zip(resolution.ports, resolution.paths, strict=True):
-        if port.listen:
-            yield (*path, "listen"), port.listen, f"{port.service.host}:{port.number}"
-    for served, path in zip(resolution.ingress, resolution.ingress_paths, strict=True):
-        yield (*path, "listen"), served.listen, f"its own port {served.number}"
-    if workload.spec.proxy:
-        yield PROXY, workload.spec.proxy.listen, "its proxy"
-    if workload.spec.health:
-        yield HEALTH, workload.spec.health.listen, "its health endpoint"
-
-
-def _place(listen: LocalAddress, workload: int) -> tuple[Hashable, str]:
-    """What two addresses must have in common to clash, and what tells them apart within that."""
-    if isinstance(listen, Listen):
-        return (":" in listen.address, listen.port), listen.address
-    return (workload if listen.is_in_bundle else None), listen.path
-
-
-def _owner(owners: Mapping[str, str], address: str) -> str | None:
-    """Who keeps ``address`` from being bound: the same address, or either of the two standing for every address."""
-    if not owners or address in owners:
-        return owners.get(address)
-    everywhere = next((owners[each] for each in UNSPECIFIED if each in owners), None)
-    return everywhere or (next(iter(owners.values())) if address in UNSPECIFIED else None)
-
-
-def _clash(document: Document, path: Path, listen: LocalAddress, owner: str) -> Problem:
-    allowed = "a `listen` address of its own, or another `machine` for one of two workloads"
-    return document.problem(path, f"already listened on by {owner}", found=str(listen), allowed=allowed)

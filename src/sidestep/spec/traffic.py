@@ -7,14 +7,15 @@ are counted, and hosts ejected, gateway by gateway. Which pod answers is the gat
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from sidestep.spec.base import Model
-from sidestep.spec.scalars import Checked, not_allowed
+from sidestep.spec.base import Finding, Model
+from sidestep.spec.scalars import Checked
 
 if TYPE_CHECKING:
     from sidestep.spec.model import Egress
@@ -141,13 +142,16 @@ class Retries(Model):
     unsafe_any_method: bool = False
     """Sends requests of every method again under every condition of retryOn, although they may take effect twice."""
 
-    @model_validator(mode="after")
-    def _has_a_meaning(self) -> Self:
+    def _there_are_some(self) -> Iterator[Finding]:
         if not self.attempts and self.model_fields_set - {"attempts"}:
-            raise not_allowed("attempts: 0 turns retries off", "attempts of 1 or more, or nothing beside attempts: 0")
-        if self.unsafe_any_method and self.retry_on is None:
-            raise not_allowed("unsafeAnyMethod does not say when", "retryOn beside it")
-        return self
+            allowed = "attempts of 1 or more, or nothing beside attempts: 0"
+            yield Finding(("attempts",), "turns retries off", "0", allowed)
+
+    def _says_when(self) -> Iterator[Finding]:
+        if self.attempts and self.unsafe_any_method and not self.says("retry_on"):
+            yield Finding(("unsafeAnyMethod",), "does not say when", allowed="retryOn beside it")
+
+    checks = (_there_are_some, _says_when)
 
 
 class TcpKeepalive(Model):
@@ -235,14 +239,12 @@ class OutlierDetection(Model):
     min_health_percent: Percent | None = None
     """With fewer gateways than this left, all are used again."""
 
-    @model_validator(mode="after")
-    def _counts_what_is_split(self) -> Self:
-        if self.consecutive_local_origin_failures and not self.split_external_local_origin_errors:
-            raise not_allowed(
-                "consecutiveLocalOriginFailures counts what splitExternalLocalOriginErrors: false does not tell apart",
-                "one of the two",
-            )
-        return self
+    def _counts_what_is_split(self) -> Iterator[Finding]:
+        if self.says("consecutive_local_origin_failures") and not self.split_external_local_origin_errors:
+            message = "it counts what splitExternalLocalOriginErrors: false does not tell apart"
+            yield Finding(("consecutiveLocalOriginFailures",), message, allowed="one of the two")
+
+    checks = (_counts_what_is_split,)
 
 
 class TrafficPolicy(Model):
@@ -297,9 +299,14 @@ class Traffic:
 
     @property
     def to_cluster(self) -> tuple[TrafficPolicy, HealthCheck | None]:
-        """What must be the same in every egress to one subset of a port: connections are shared."""
+        """The part that belongs to connections, and not to requests."""
         return self.policy, self.health_check
 
 
 NO_TRAFFIC: Final = Traffic()
 _TRAFFIC_FIELDS: Final = frozenset(("subset", "timeout", "retries", "traffic_policy", "health_check"))
+
+
+def to_cluster(egress: Egress) -> tuple[TrafficPolicy, HealthCheck | None]:
+    """What must be the same in every egress to one subset of a port: connections are shared."""
+    return egress.traffic_policy or _NO_POLICY, egress.health_check

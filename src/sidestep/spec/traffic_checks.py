@@ -3,93 +3,146 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from sidestep.spec.base import Finding, Unknown, known
 from sidestep.spec.documents import shown
 from sidestep.spec.scalars import Protocol
-from sidestep.spec.traffic import SAFE_FOR_ANY_METHOD
+from sidestep.spec.traffic import SAFE_FOR_ANY_METHOD, to_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from sidestep.spec.base import Check
     from sidestep.spec.documents import Path
-    from sidestep.spec.resolve import EgressPort
-
-Finding: TypeAlias = "tuple[Path, str, str, str]"
-"""Where in the egress, what is wrong, what was found, what is allowed."""
+    from sidestep.spec.model import Egress, Port, Service
 
 MAX_SNI: Final = 255
-_HTTP_FIELDS: Final[dict[str, Path]] = {
-    "timeout": ("timeout",),
-    "retries": ("retries",),
-    "connectionPool.http": ("trafficPolicy", "connectionPool", "http"),
-}
+CHECKED_FIELDS: Final = frozenset(("protocol", "subset", "timeout", "retries", "traffic_policy"))
+"""What `findings` looks at in an egress to a port whose protocol the Mesh declares."""
 _HTTP: Final[Path] = ("trafficPolicy", "connectionPool", "http")
 
 
-def findings(port: EgressPort, same: Sequence[EgressPort]) -> Iterator[Finding]:
-    """What is wrong with the traffic of ``port``; ``same`` are the egresses before it to the same destination."""
-    if len(port.sni.encode()) > MAX_SNI:
+class Call(NamedTuple):
+    """An egress brought together with one port of the service that it names."""
+
+    service: Service
+    port: Port
+    egress: Egress
+
+    @property
+    def place(self) -> str:
+        """The port, as messages name it."""
+        return f"port {self.port.number} of {self.service.host}"
+
+    @property
+    def protocol(self) -> Protocol:
+        """What to speak. Raises `Unknown` where Mesh and egress say different things, or nothing."""
+        declared, wanted = self.port.protocol, self.egress.protocol
+        if (declared and wanted and declared is not wanted) or not (declared or wanted):
+            raise Unknown
+        return declared or wanted  # type: ignore[return-value]  # one of them is there
+
+    @property
+    def is_http2(self) -> bool:
+        """Whether requests travel over HTTP/2."""
+        return self.protocol.is_http2 or (self.protocol.is_http and self.is_upgraded)
+
+    @property
+    def is_upgraded(self) -> bool:
+        """Whether HTTP/1.1 callers are to be carried over HTTP/2."""
+        policy = self.egress.traffic_policy
+        return bool(policy and policy.http.h2_upgrade_policy == "UPGRADE")
+
+
+def findings(call: Call) -> Iterator[Finding]:
+    """What is wrong with what an egress says of a port, by itself. Paths begin at the egress."""
+    for check in _CHECKS:
+        yield from known(check(call))
+
+
+def _says_protocol(call: Call) -> Iterator[Finding]:
+    declared, wanted = call.port.protocol, call.egress.protocol
+    if declared is None and wanted is None:
+        message = f"the Mesh gives no protocol for {call.place}, so say what to speak"
+        allowed = "protocol: HTTP or TCP (HTTP2 or GRPC where the service speaks it)"
+        yield Finding(("protocol",), message, "nothing", allowed)
+    elif declared and wanted and declared is not wanted:
+        message = f"the Mesh declares {call.place} as {declared}"
+        yield Finding(("protocol",), message, wanted, f"{declared}, or leave it out")
+
+
+def _fits(call: Call) -> Iterator[Finding]:
+    subset = call.egress.subset or ""
+    if subset and len(call.service.sni(call.port.number, subset)) > MAX_SNI >= len(call.service.sni(call.port.number)):
         allowed = f"a server name (SNI) of at most {MAX_SNI} bytes"
-        yield ("subset",), "host and subset together are too long", shown(port.traffic.subset), allowed
-    if port.protocol.is_http:
-        yield from _upgrade(port)
-        yield from _http2(port)
-        yield from _grpc(port)
-    else:
-        yield from _no_http(port)
-    if same:
-        yield from _one_policy(port, same[0])
+        yield Finding(("subset",), "host and subset together are too long", shown(subset), allowed)
 
 
-def _place(port: EgressPort) -> str:
-    return f"port {port.number} of {port.service.host}"
+def _read_by_somebody(call: Call) -> Iterator[Finding]:
+    if call.protocol.is_http:
+        return
+    message = f"{call.place} carries {call.protocol}, whose requests nobody reads"
+    allowed = "an HTTP port (add `port` to choose one), or only what is for TCP"
+    for name in ("timeout", "retries"):
+        if call.egress.says(name):
+            yield Finding((name,), message, name, allowed)
+    if call.egress.traffic_policy and call.egress.traffic_policy.connection_pool.says("http"):
+        yield Finding(_HTTP, message, "connectionPool.http", allowed)
 
 
-def _no_http(port: EgressPort) -> Iterator[Finding]:
-    traffic = port.traffic
-    said = {
-        "timeout": traffic.timeout,
-        "retries": traffic.retries,
-        "connectionPool.http": traffic.policy.connection_pool.http,
-    }
-    for name, path in _HTTP_FIELDS.items():
-        if said[name] is not None:
-            message = f"{_place(port)} carries {port.protocol}, whose requests nobody reads"
-            yield path, message, name, "an HTTP port (add `port` to choose one), or only what is for TCP"
+def _upgrades_what_is_declared(call: Call) -> Iterator[Finding]:
+    if call.is_upgraded and call.port.protocol is None and call.protocol.is_http:
+        message = f"the Mesh declares no protocol for {call.place}, so its application would hear HTTP/2"
+        allowed = "UPGRADE for a port that the Mesh declares as HTTP"
+        yield Finding((*_HTTP, "h2UpgradePolicy"), message, '"UPGRADE"', allowed)
 
 
-def _upgrade(port: EgressPort) -> Iterator[Finding]:
-    if port.traffic.upgraded and not port.declared:
-        message = f"the Mesh declares no protocol for {_place(port)}, so its application would hear HTTP/2"
-        yield (*_HTTP, "h2UpgradePolicy"), message, '"UPGRADE"', "UPGRADE for a port that the Mesh declares as HTTP"
+def _is_for_http2(call: Call) -> Iterator[Finding]:
+    http = call.egress.traffic_policy and call.egress.traffic_policy.connection_pool.http
+    if not http or not call.protocol.is_http or call.is_http2:
+        return
+    for field, name in (("max_concurrent_streams", "maxConcurrentStreams"), ("http2_keep_alive", "http2KeepAlive")):
+        if http.says(field):
+            allowed = "h2UpgradePolicy: UPGRADE beside it, or an HTTP2 or GRPC port"
+            yield Finding((*_HTTP, name), f"{call.place} is called over HTTP/1.1", name, allowed)
 
 
-def _http2(port: EgressPort) -> Iterator[Finding]:
-    http = port.traffic.policy.http
-    said = {"maxConcurrentStreams": http.max_concurrent_streams, "http2KeepAlive": http.http2_keep_alive}
-    for name, value in said.items():
-        if value is not None and not port.is_http2_upstream:
-            message = f"{_place(port)} is called over HTTP/1.1"
-            yield (*_HTTP, name), message, name, "h2UpgradePolicy: UPGRADE beside it, or an HTTP2 or GRPC port"
-
-
-def _grpc(port: EgressPort) -> Iterator[Finding]:
-    retries = port.traffic.retries
-    if port.protocol is not Protocol.GRPC or retries is None or retries.retry_on is None or retries.unsafe_any_method:
+def _repeats_what_is_safe(call: Call) -> Iterator[Finding]:
+    retries = call.egress.retries
+    if call.protocol is not Protocol.GRPC or not retries or not retries.retry_on or retries.unsafe_any_method:
         return
     if unsafe := [word for word in retries.retry_on.conditions if word not in SAFE_FOR_ANY_METHOD]:
         message = (
             f"every gRPC call is a POST, and is not repeated once the service may have begun with it ({unsafe[0]})"
         )
         allowed = f"{', '.join(sorted(SAFE_FOR_ANY_METHOD))}; or unsafeAnyMethod: true"
-        yield ("retries", "retryOn"), message, ", ".join(unsafe), allowed
+        yield Finding(("retries", "retryOn"), message, ", ".join(unsafe), allowed)
 
 
-def _one_policy(port: EgressPort, other: EgressPort) -> Iterator[Finding]:
-    if other.protocol is not port.protocol and not port.declared:
-        message = f"another egress speaks {other.protocol} to {_place(port)}"
-        yield ("protocol",), message, str(port.protocol), "one protocol for every egress to a port"
-    elif other.traffic.to_cluster != port.traffic.to_cluster:
-        message = f"another egress to {_place(port)} says something else, and they share their connections"
-        yield ("trafficPolicy",), message, "", "the same trafficPolicy and healthCheck in both, or another subset"
+_CHECKS: Final[tuple[Check, ...]] = (
+    _says_protocol,
+    _fits,
+    _read_by_somebody,
+    _upgrades_what_is_declared,
+    _is_for_http2,
+    _repeats_what_is_safe,
+)
+
+
+def together(call: Call, other: Egress) -> Iterator[Finding]:
+    """What is wrong beside an egress before it to the same subset of the port: they share a cluster."""
+    another = call._replace(egress=other)
+    yield from known(_one_protocol(call, another))
+    yield from known(_one_policy(call, another))
+
+
+def _one_protocol(call: Call, other: Call) -> Iterator[Finding]:
+    if other.protocol is not call.protocol:
+        message = f"another egress speaks {other.protocol} to {call.place}"
+        yield Finding(("protocol",), message, call.protocol, "one protocol for every egress to a port")
+
+
+def _one_policy(call: Call, other: Call) -> Iterator[Finding]:
+    if to_cluster(call.egress) != to_cluster(other.egress):
+        message = f"another egress to {call.place} says something else, and they share their connections"
+        allowed = "the same trafficPolicy and healthCheck in both, or another subset"
+        yield Finding(("trafficPolicy",), message, allowed=allowed)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from sidestep.spec.base import Model
-from sidestep.spec.scalars import FileName, ProtobufName, not_allowed
+from sidestep.spec.base import Finding, Model
+from sidestep.spec.scalars import FileName, ProtobufName
 
 
 class Transcode(Model):
@@ -36,15 +37,16 @@ class Transcode(Model):
     stream_newline_delimited: bool = False
     """Answer streams with one JSON object a line instead of one JSON array."""
 
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if (self.descriptor is None) == (self.protos is None):
-            raise not_allowed("says too little or too much", "exactly one of descriptor and protos")
-        if self.protos is None and "import_paths" in self.model_fields_set:
-            raise not_allowed(
-                "importPaths says where protos are found, and there are none", "protos, or no importPaths"
-            )
-        return self
+    def _exactly_one(self) -> Iterator[Finding]:
+        if self.says("descriptor") == self.says("protos"):
+            yield Finding((), "says too little or too much", allowed="exactly one of descriptor and protos")
+
+    def _there_is_something_to_find(self) -> Iterator[Finding]:
+        if "import_paths" in self.model_fields_set and not self.says("protos") and self.says("descriptor"):
+            message = "importPaths says where protos are found, and there are none"
+            yield Finding(("importPaths",), message, allowed="protos, or no importPaths")
+
+    checks = (_exactly_one, _there_is_something_to_find)
 
 
 @dataclass(frozen=True)

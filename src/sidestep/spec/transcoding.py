@@ -11,11 +11,12 @@ from sidestep.descriptors import routes, sets
 from sidestep.descriptors.protoc import Complaint, NotCompiled
 from sidestep.descriptors.sets import Unusable
 from sidestep.errors import Problem
-from sidestep.spec.documents import Document, Path, printable, shown
+from sidestep.spec.base import Finding, Unknown
+from sidestep.spec.documents import Path, printable, shown
 from sidestep.spec.transcode import Transcode, Transcoding
 
 if TYPE_CHECKING:
-    from sidestep.spec.resolve import Resolution
+    from sidestep.spec.resolve import EgressPort, Resolution
 
 Compile: TypeAlias = Callable[[FilePath, Sequence[str], Sequence[str]], bytes]
 """Compiles ``.proto`` files: a directory, files and import paths in it → a descriptor set. Raises `NotCompiled`."""
@@ -28,32 +29,39 @@ class Descriptors:
         self._compile = compile_protos
         self._known: dict[tuple[FilePath, str], Transcoding] = {}
 
-    def attach(self, resolution: Resolution, index: int, transcode: Transcode) -> None:
-        """Gives the ports of ``spec.egress[index]`` that speak gRPC their REST side, or reports why not."""
-        document, egress = resolution.document, ("spec", "egress", index)
-        ports = [at for at, where in enumerate(resolution.paths) if where == egress]
+    def attach(self, resolution: Resolution, egress: Path, transcode: Transcode, ports: Sequence[int]) -> None:
+        """Gives those of an egress' ports that speak gRPC their REST side, or reports why not.
+
+        ``ports`` are their places in the resolution. Raises `Unknown` where the document says too little.
+        """
         able = [at for at in ports if resolution.ports[at].protocol.is_http2]
-        if ports and not able:
-            found = ", ".join(dict.fromkeys(resolution.ports[at].protocol for at in ports))
-            allowed = "a port of protocol GRPC or HTTP2"
-            where = (*egress, "transcode")
-            resolution.problems.append(document.problem(where, "no gRPC passes here", found=found, allowed=allowed))
-        if any(resolution.ports[at].listen is None for at in able):
-            message, allowed = "only a listener of its own is transcoded", "an address as `listen`"
-            found = "listen: none"
-            resolution.problems.append(document.problem((*egress, "listen"), message, found=found, allowed=allowed))
+        resolution.say(egress, _no_grpc([resolution.ports[at] for at in ports]))
+        if transcode.says("descriptor") == transcode.says("protos"):
+            raise Unknown
+        directory = FilePath(resolution.document.file).parent
         try:
-            transcoding = self._transcoding(FilePath(document.file).parent, transcode)
+            transcoding = self._transcoding(directory, transcode)
         except NotCompiled as refusal:
-            resolution.problems += _from_compiler(document, (*egress, "transcode", "protos"), refusal.complaints)
+            for complaint in refusal.complaints:
+                self._complain(resolution, (*egress, "transcode", "protos"), directory, complaint)
         except _Unfit as unfit:
-            resolution.problems.append(unfit.problem(document, (*egress, "transcode", unfit.field)))
+            resolution.say((*egress, "transcode"), [unfit.finding])
         else:
             for at in able:
                 resolution.ports[at] = replace(resolution.ports[at], transcoding=transcoding)
 
+    def _complain(self, resolution: Resolution, path: Path, directory: FilePath, complaint: Complaint) -> None:
+        """Reports the compiler's words, at the place in the ``.proto`` file that they are about."""
+        file = directory / complaint.file
+        if file.is_file() and complaint.line:
+            message = printable(complaint.message)
+            resolution.report.take([Problem(str(file), complaint.line, complaint.column, "", "", "", message)])
+        else:
+            message = f"{complaint.file}: {complaint.message}"
+            resolution.say(path, [Finding((), message, allowed="files that protoc compiles")])
+
     def _transcoding(self, directory: FilePath, transcode: Transcode) -> Transcoding:
-        key = (directory, transcode.model_dump_json())
+        key = (directory, repr(transcode))
         if key not in self._known:
             self._known[key] = self._found(directory, transcode)
         return self._known[key]
@@ -86,22 +94,15 @@ class _Unfit(Exception):
     """What a field of ``transcode`` names cannot be used."""
 
     def __init__(self, field: str, why: Unusable) -> None:
-        self.field, self._why = field, why
-
-    def problem(self, document: Document, path: Path) -> Problem:
-        """The same, at its place in the document."""
-        why = self._why
-        return document.problem(path, why.message, found=printable(why.found), allowed=why.allowed)
+        self.finding = Finding((field,), why.message, why.found, why.allowed)
 
 
-def _from_compiler(document: Document, path: Path, complaints: Sequence[Complaint]) -> Iterator[Problem]:
-    """The compiler's words, at the places in the ``.proto`` files that they are about."""
-    for complaint in complaints:
-        file = FilePath(document.file).parent / complaint.file
-        message = printable(complaint.message)
-        if file.is_file() and complaint.line:
-            yield Problem(str(file), complaint.line, complaint.column, "", "", "", message)
-        else:
-            yield document.problem(
-                path, f"{printable(complaint.file)}: {message}", allowed="files that protoc compiles"
-            )
+def _no_grpc(ports: Sequence[EgressPort]) -> Iterator[Finding]:
+    """Why no port of an egress, or not every one, can be transcoded."""
+    able = [port for port in ports if port.protocol.is_http2]
+    if ports and not able:
+        found = ", ".join(dict.fromkeys(port.protocol for port in ports))
+        yield Finding(("transcode",), "no gRPC passes here", found, "a port of protocol GRPC or HTTP2")
+    if any(port.listen is None for port in able):
+        message = "only a listener of its own is transcoded"
+        yield Finding(("listen",), message, "listen: none", "an address as `listen`")

@@ -1,0 +1,49 @@
+"""All that is wrong in some files, as it is found; where in the text it stands is looked up once, at the end."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from sidestep.errors import Problem
+from sidestep.spec.documents import field_name, printable
+
+if TYPE_CHECKING:
+    from sidestep.spec.base import Finding
+    from sidestep.spec.documents import Document
+
+
+class Report:
+    """What was found so far."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[tuple[Document, Finding]]] = defaultdict(list)
+        self._elsewhere: list[Problem] = []
+
+    def add(self, document: Document, *findings: Finding) -> None:
+        """Takes what is wrong in a document; its paths begin there."""
+        self._found[document.file] += [(document, finding) for finding in findings]
+
+    def take(self, problems: Iterable[Problem]) -> None:
+        """Takes what is known to stand somewhere else: in a file that is no YAML, in a file that a document names."""
+        self._elsewhere += problems
+
+    def problems(self) -> list[Problem]:
+        """All of it. Each file is gone through once, however much is wrong in it."""
+        return [*self._elsewhere, *(problem for found in self._found.values() for problem in _placed(found))]
+
+
+def _placed(found: list[tuple[Document, Finding]]) -> list[Problem]:
+    if not found:
+        return []
+    from sidestep.spec.positions import places  # only where something is wrong
+
+    where = places(found[0][0].text, [(document.index, *finding.path) for document, finding in found])
+    return [_problem(document, finding, where[document.index, *finding.path]) for document, finding in found]
+
+
+def _problem(document: Document, finding: Finding, place: tuple[int, int]) -> Problem:
+    path, *words = finding
+    message, shown, allowed = map(printable, words)
+    return Problem(document.file, *place, field_name(path), shown, allowed, message)

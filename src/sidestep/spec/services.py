@@ -1,0 +1,82 @@
+"""The services of one mesh, to be found by any beginning of their name that is unambiguous."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+from unicodedata import normalize
+
+if TYPE_CHECKING:
+    from sidestep.spec.documents import Value
+    from sidestep.spec.model import Service
+
+_COMPARISONS: Final = 50_000
+"""Of names with hosts, in all: about a second."""
+
+
+class Services:
+    """Every service whose host is known."""
+
+    def __init__(self, services: Iterable[Service], refused: Iterable[Value] = ()) -> None:
+        """``refused`` is what stands where hosts should, and was not taken."""
+        self._by_prefix: dict[str, list[Service]] = defaultdict(list)
+        self._by_host: dict[str, Service] = {}
+        self._compared = 0
+        self._refused = {name for host in refused for name in _names(_readable(host))}
+        for service in services:
+            host = service.host if service.knows("host") else ""
+            if not host or self._by_host.setdefault(host, service) is not service:
+                continue  # refused, or listed twice, which is reported
+            at = host.find(".")
+            while at > 0:
+                self._by_prefix[host[:at]].append(service)
+                at = host.find(".", at + 1)
+
+    def matching(self, name: str) -> Sequence[Service]:
+        """The services that ``name`` can mean: the one with exactly that host, else all whose host begins with it."""
+        exact = self._by_host.get(name)
+        return [exact] if exact else self._by_prefix.get(name, [])
+
+    def might_match(self, name: str) -> bool:
+        """Whether ``name`` may mean a service whose host was refused: one that reads the same, or cannot be read."""
+        return "" in self._refused or _readable(name) in self._refused
+
+    def like(self, name: str) -> list[str]:
+        """Hosts to suggest for a name that means nothing: like it, as long as comparing takes no time to speak of."""
+        first, _, rest = name.partition(".")
+        namespace = rest.partition(".")[0]
+        likely = [*self._labelled.get(first, ()), *self._labelled.get(f".{namespace}", ())]
+        candidates = likely or list(self._by_host)
+        close: list[str] = []
+        if self._compared + len(candidates) <= _COMPARISONS:
+            self._compared += len(candidates)
+            close = get_close_matches(name, candidates, 3, 0.4)
+        return close or sorted(candidates[:3])
+
+    @cached_property
+    def _labelled(self) -> Mapping[str, list[str]]:
+        """Hosts by their first label, and by a dot and their second, which is mostly the namespace."""
+        labelled = defaultdict(list)
+        for host in self._by_host:
+            first, _, rest = host.partition(".")
+            labelled[first].append(host)
+            labelled[f".{rest.partition('.')[0]}"].append(host)
+        return labelled
+
+
+def _readable(host: Value) -> str:
+    """What is left of a host that somebody may have meant; nothing where that cannot be told."""
+    if not isinstance(host, str) or "*" in host:
+        return ""
+    text = normalize("NFKD", host.casefold()).rpartition("://")[2]
+    return re.sub(r":[0-9]+$|[^a-z0-9.]", "", text).strip(".")
+
+
+def _names(host: str) -> Iterator[str]:
+    """Every name that means a host: itself, and what it begins with up to a dot."""
+    labels = host.split(".")
+    return (".".join(labels[:count]) for count in range(1, len(labels) + 1))
