@@ -35,7 +35,7 @@ from sidestep.lab.ports import Ports
 from sidestep.lab.topology import Application, Protocol, Service, ServicePort
 from sidestep.pki.spiffe import SpiffeId
 
-SECONDS: Final = 1.0
+SECONDS: Final = 0.5
 CONNECTIONS: Final = (1, 32)
 LEAST: Final = 0.9
 SERVICE: Final = throughput.SERVICES[Protocol.HTTP]
@@ -60,6 +60,8 @@ class Way:
 
     connect: Callable[[], socket.socket]
     request: bytes
+    envoy: measure.Running
+    """That of the machine, or of the forwarder."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,9 @@ class Ends:
 
 def main() -> None:
     """Measures and prints."""
-    options = measure.options(__doc__, runs=7, sizes=(1, 5000))
+    options = measure.options(__doc__, runs=15, sizes=(1, 5000))
     heads = ("services", "way", "connections", "requests/s", "of plain", "p50 ms", "p99 ms")
-    report = measure.Report("Ways to call a service", heads)
+    report = measure.Report("Ways to call a service", (*heads, "µs a request", "of plain's"))
     with measure.scratch() as directory, Ports() as ports, ExitStack() as stack:
         authorities = Authorities.make(machines.TRUST_DOMAIN, datetime.now(UTC))
         _, gateway = throughput.Way(directory, ports, stack, authorities).mesh([SERVICE, BYTES])
@@ -85,9 +87,11 @@ def main() -> None:
             ours, beside = directory / f"machine-{size}", directory / f"forwarder-{size}"
             _render(ours, _machine(size, gateway, machine), authorities)
             _render(beside, _forwarder(_machine(size, gateway, forwarder)), authorities)
-            ways = {**_ways(ours, machine), **_forwarded(forwarder, certificate)}
-            here = "127.0.0.1"
-            with measure.running(ours, (here, machine.proxy)), measure.running(beside, (here, forwarder.proxy)):
+            with (
+                measure.running(ours, ("127.0.0.1", machine.proxy)) as envoy,
+                measure.running(beside, ("127.0.0.1", forwarder.proxy)) as other,
+            ):
+                ways = {**_ways(ours, machine, envoy), **_forwarded(forwarder, other, certificate)}
                 for connections in CONNECTIONS:
                     subjects = {name: partial(load, way, connections) for name, way in ways.items()}
                     _report(report, size, connections, measure.alternate(options.runs, subjects))
@@ -95,38 +99,45 @@ def main() -> None:
 
 
 def _report(report: measure.Report, size: int, connections: int, found: Mapping[str, list[throughput.Load]]) -> None:
-    ratios = {
-        name: [ours.rate / plain.rate for ours, plain in zip(loads, found[PLAIN], strict=True)]
-        for name, loads in found.items()
-    }
+    ratios = {name: _ratios(loads, found[PLAIN], "rate") for name, loads in found.items()}
     for name, loads in found.items():
-        figures = [measure.median([getattr(each, figure) for each in loads]) for figure in ("rate", "p50", "p99")]
-        report.row(f"{size:,}", name, connections, figures[0], measure.median(ratios[name]), *figures[1:])
+        rate, p50, p99, cost = (
+            measure.median([getattr(each, figure) for each in loads]) for figure in ("rate", "p50", "p99", "cost")
+        )
+        costs = measure.median(_ratios(loads, found[PLAIN], "cost"))
+        report.row(f"{size:,}", name, connections, rate, measure.median(ratios[name]), p50, p99, cost, costs)
     for name in (BY_HOST, FORWARDER, FORWARDER_BY_HOST):
         text = f"{size:,} services, {connections} connections: {name}, of the plain listener"
         report.ratio(text, ratios[name], LEAST, at_least=True)
 
 
-def _ways(bundle: Path, ends: Ends) -> dict[str, Way]:
+def _ratios(ours: Sequence[throughput.Load], plain: Sequence[throughput.Load], figure: str) -> list[float]:
+    return [getattr(one, figure) / getattr(other, figure) for one, other in zip(ours, plain, strict=True)]
+
+
+def _ways(bundle: Path, ends: Ends, envoy: measure.Running) -> dict[str, Way]:
     to_proxy = partial(_connected, ends.proxy)
-    return {
-        PLAIN: Way(partial(_connected, ends.listen), _get("/", "127.0.0.1")),
-        "unix-domain socket": Way(partial(_connected_by, bundle / _SOCKET), _get("/", "localhost")),
-        "TCP listener": Way(partial(_connected, ends.tcp), _get("/", NAME)),
-        BY_HOST: Way(to_proxy, _get("/", NAME)),
-        "http_proxy": Way(to_proxy, _get(f"http://{NAME}/", NAME)),
-        "CONNECT": Way(partial(_tunnel, ends.proxy), _get("/", NAME)),
+    ways = {
+        PLAIN: (partial(_connected, ends.listen), _get("/", "127.0.0.1")),
+        "unix-domain socket": (partial(_connected_by, bundle / _SOCKET), _get("/", "localhost")),
+        "TCP listener": (partial(_connected, ends.tcp), _get("/", NAME)),
+        BY_HOST: (to_proxy, _get("/", NAME)),
+        "http_proxy": (to_proxy, _get(f"http://{NAME}/", NAME)),
+        "CONNECT": (partial(_tunnel, ends.proxy), _get("/", NAME)),
     }
+    return {name: Way(*way, envoy) for name, way in ways.items()}
 
 
-def _forwarded(ends: Ends, certificate: ssl.SSLContext) -> dict[str, Way]:
-    return {
-        FORWARDER: Way(partial(_connected, ends.listen), _get("/", "127.0.0.1")),
-        "forwarder, mutual TLS": Way(partial(_connected_by_tls, ends.listen, certificate), _get("/", "127.0.0.1")),
-        FORWARDER_BY_HOST: Way(partial(_connected, ends.proxy), _get("/", NAME)),
-        "forwarder, http_proxy": Way(partial(_connected, ends.proxy), _get(f"http://{NAME}/", NAME)),
-        "forwarder, TCP": Way(partial(_connected, ends.tcp), _get("/", NAME)),
+def _forwarded(ends: Ends, envoy: measure.Running, certificate: ssl.SSLContext) -> dict[str, Way]:
+    to_listener, to_proxy = partial(_connected, ends.listen), partial(_connected, ends.proxy)
+    ways = {
+        FORWARDER: (to_listener, _get("/", "127.0.0.1")),
+        "forwarder, mutual TLS": (partial(_connected_by_tls, ends.listen, certificate), _get("/", "127.0.0.1")),
+        FORWARDER_BY_HOST: (to_proxy, _get("/", NAME)),
+        "forwarder, http_proxy": (to_proxy, _get(f"http://{NAME}/", NAME)),
+        "forwarder, TCP": (partial(_connected, ends.tcp), _get("/", NAME)),
     }
+    return {name: Way(*way, envoy) for name, way in ways.items()}
 
 
 def _get(target: str, host: str) -> bytes:
@@ -174,27 +185,28 @@ def load(way: Way, connections: int) -> throughput.Load:
             connection.sendall(way.request)
             throughput.whole(connection)
             waiting.register(connection, selectors.EVENT_READ)
-        return _repeat(opened, waiting, way.request)
+        return _repeat(opened, waiting, way)
 
 
-def _repeat(connections: Sequence[socket.socket], waiting: selectors.BaseSelector, request: bytes) -> throughput.Load:
+def _repeat(connections: Sequence[socket.socket], waiting: selectors.BaseSelector, way: Way) -> throughput.Load:
     by_file = {connection.fileno(): connection for connection in connections}
     sent: dict[socket.socket, float] = {}
     spent: list[float] = []
-    started = time.perf_counter()
+    started, before = time.perf_counter(), way.envoy.processor
     for connection in connections:
         sent[connection] = time.perf_counter()
-        connection.sendall(request)
+        connection.sendall(way.request)
     while time.perf_counter() < started + SECONDS:
         for connection in [by_file[key.fd] for key, _ in waiting.select()]:
             throughput.whole(connection)
             now = time.perf_counter()
             spent.append(now - sent[connection])
             sent[connection] = now
-            connection.sendall(request)
-    spent.sort()
+            connection.sendall(way.request)
+    cost = (way.envoy.processor - before) / len(spent) * 1e6
     rate = len(spent) / (time.perf_counter() - started)
-    return throughput.Load(rate, spent[len(spent) // 2] * 1000, spent[len(spent) * 99 // 100] * 1000)
+    spent.sort()
+    return throughput.Load(rate, spent[len(spent) // 2] * 1000, spent[len(spent) * 99 // 100] * 1000, cost)
 
 
 def _render(bundle: Path, documents: str, authorities: Authorities) -> None:
