@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,7 +25,9 @@ import pytest
 
 from sidestep.errors import OutputError
 from sidestep.resolver import Resolver, Upstream, Zone
+from tests import documents
 from tests.commands import run as run_command
+from tests.free_ports import free_port
 
 NAMES = {"reviews.bookinfo": "127.77.0.9", "reviews.bookinfo.svc.cluster.local": "127.77.0.9"}
 Ask = Callable[[dns.message.Message, int], Coroutine[Any, Any, dns.message.Message]]
@@ -244,3 +249,32 @@ def test_it_listens_for_this_machine_only(tmp_path: Path, address: str) -> None:
 def test_it_is_not_its_own_upstream(tmp_path: Path) -> None:
     ran = run_command("dns", tmp_path, "--listen", "127.0.0.1:5353", "--forward", "127.0.0.1:5353")
     assert (ran.code, "is this server itself" in ran.err) == (2, True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of open files")
+def test_a_flood_for_others_takes_nothing_from_our_names(tmp_path: Path) -> None:
+    """Each question to an upstream takes a socket, and files to open are few."""
+    workload = documents.workload(addresses={})
+    file = documents.write(tmp_path / "spec.yaml", documents.mesh(), workload)
+    assert run_command("render", file, "-o", tmp_path / "bundle", "--unsafe-skip-validation").code == 0
+    port = free_port()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent, socket.socket(type=socket.SOCK_DGRAM) as asker:
+        silent.bind(("127.0.0.1", 0))
+        options = ["--listen", f"127.0.0.1:{port}", "--forward", f"127.0.0.1:{silent.getsockname()[1]}"]
+        command = [sys.executable, "-m", "sidestep", "dns", str(tmp_path / "bundle"), *options]
+        limited = ["sh", "-c", 'ulimit -n 200 && exec "$@"', "sh", *command]
+        with subprocess.Popen(limited, stderr=subprocess.PIPE, text=True) as server:
+            assert server.stderr
+            said = server.stderr.readline()
+            try:
+                for number in range(1000):
+                    wire = dns.message.make_query(f"n{number}.example", "A").to_wire()
+                    asker.sendto(wire, ("127.0.0.1", port))
+                    time.sleep(0.0005)
+                ours = dns.message.make_query("reviews.bookinfo", "A")
+                answers = [asyncio.run(ask(ours, port)) for ask in (udp, tcp)]
+            finally:
+                server.terminate()
+            said += server.stderr.read()
+    assert [len(answer.answer) for answer in answers] == [1, 1]
+    assert said.count("\n") == 1, said

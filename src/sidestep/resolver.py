@@ -36,8 +36,8 @@ _MAX_UDP: Final = 1232
 _FORWARD_SECONDS: Final = 4.0
 _IDLE_SECONDS: Final = 30.0
 _MAX_CONNECTIONS: Final = 128
-_MAX_FORWARDED: Final = 1024
-"""Questions that wait for the upstream at once; more are dropped."""
+_MAX_FORWARDED: Final = 512
+"""Questions that wait for the upstream at once; more are dropped. Each takes a socket, as one over TCP does."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,7 @@ class Resolver:
         self._forwards: set[asyncio.Task[None]] = set()
         self._asked: dict[bytes, asyncio.Task[dns.message.Message]] = {}
         """What the upstream is being asked, without the ID: the same question again waits for the same answer."""
+        self._most_connections, self._most_forwarded = map(_affordable, (_MAX_CONNECTIONS, _MAX_FORWARDED))
         self._server: asyncio.Server | None = None
         self._transport: asyncio.DatagramTransport | None = None
 
@@ -155,7 +156,7 @@ class Resolver:
             response = self._zone.answer(query)
             if response is not None or self._upstream is None:
                 transport.sendto(_udp(query, response or refusal(query)), sender)
-            elif len(self._forwards) < _MAX_FORWARDED:
+            elif len(self._forwards) < self._most_forwarded:
                 task = asyncio.get_running_loop().create_task(self._forward_datagram(query, transport, sender))
                 self._forwards.add(task)
                 task.add_done_callback(self._forwards.discard)
@@ -199,7 +200,7 @@ class Resolver:
         assert task is not None
         self._connections.add(task)
         try:
-            if len(self._connections) <= _MAX_CONNECTIONS:
+            if len(self._connections) <= self._most_connections:
                 # Cancelled: the server ends, and before 3.12 asyncio would print that.
                 with suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.CancelledError):
                     await self._queries(reader, writer)
@@ -226,6 +227,16 @@ class Resolver:
         if response is not None:
             return response
         return await self._forwarded(query) if self._upstream else refusal(query)
+
+
+def _affordable(most: int) -> int:
+    """``most``, but no more than a quarter of the files that this process may open."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return most
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return most if limit == resource.RLIM_INFINITY else min(most, limit // 4)
 
 
 class _Datagrams(asyncio.DatagramProtocol):

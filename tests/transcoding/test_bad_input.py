@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,24 @@ def test_a_set_that_contradicts_itself() -> None:
     broken = FileDescriptorSet.FromString(compiled(Path(), PLAIN))
     broken.file[0].service[0].method[0].input_type = ".demo.v1.Nowhere"
     assert "the set contradicts itself" in said_of(broken.SerializeToString())
+
+
+def _no_map(message: Any) -> None:
+    del message.nested_type[0].field[1]
+
+
+@pytest.mark.parametrize("damage", [_no_map, None], ids=["map", "name"])
+def test_a_set_that_was_damaged(damage: Callable[[Any], None] | None) -> None:
+    from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+    whole = compiled(
+        Path(), f"{HEAD}message A {{ map<string, A> by_name = 1; }} service S {{ rpc Get(A) returns (A); }}"
+    )
+    found = FileDescriptorSet.FromString(whole)
+    if damage:
+        damage(found.file[0].message_type[0])
+    content = found.SerializeToString() if damage else whole.replace(b"byName", b"by\xff\xffme")
+    assert "the set contradicts itself" in said_of(content)
 
 
 def test_files_that_import_each_other() -> None:

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import grpc.aio
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
-from sidestep.descriptors import sets
+from sidestep.descriptors import reflection, sets
 from sidestep.descriptors.protoc import compile_protos
 from sidestep.lab import ledger
 from sidestep.pki.identity import issue
@@ -23,7 +26,7 @@ from tests.transcoding.machine import Bytes, served
 from tests.transcoding.protos import spec
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 
 @asynccontextmanager
@@ -102,6 +105,74 @@ def test_a_server_without_reflection(tmp_path: Path) -> None:
         answer = reflect(tmp_path, "--through", f"127.0.0.1:{port}")
     assert answer.code == 1
     assert f"the server behind 127.0.0.1:{port} offers no reflection" in answer.err
+
+
+class Tells:
+    """A server whose reflection lists one service, and says of files whatever it is told to."""
+
+    def __init__(self, say: Callable[[ServerReflectionRequest], ServerReflectionResponse | None]) -> None:
+        self._say = say
+
+    async def __aenter__(self) -> int:
+        self._server = grpc.aio.server()
+        handler = grpc.stream_stream_rpc_method_handler(
+            self._answer, ServerReflectionRequest.FromString, ServerReflectionResponse.SerializeToString
+        )
+        name = "grpc.reflection.v1.ServerReflection"
+        handlers = grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler})
+        self._server.add_generic_rpc_handlers((handlers,))
+        port = self._server.add_insecure_port("127.0.0.1:0")
+        await self._server.start()
+        return int(port)
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._server.stop(grace=1)
+
+    async def _answer(self, requests: AsyncIterator[ServerReflectionRequest], context: Any) -> Any:
+        async for request in requests:
+            if request.WhichOneof("message_request") == "list_services":
+                listed = ServerReflectionResponse()
+                listed.list_services_response.service.add(name="demo.S")
+                yield listed
+            elif (said := self._say(request)) is not None:
+                yield said
+            else:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+
+
+def file(content: bytes) -> ServerReflectionResponse:
+    response = ServerReflectionResponse()
+    response.file_descriptor_response.file_descriptor_proto.append(content)
+    return response
+
+
+def endless(request: ServerReflectionRequest) -> ServerReflectionResponse:
+    number = int(request.file_by_filename or 0)
+    name = str(number) if request.file_by_filename else "0"
+    return file(FileDescriptorProto(name=name, dependency=[str(number + 1)]).SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("say", "why"),
+    [
+        (lambda _: None, "failed: UNAVAILABLE: gone"),
+        (lambda _: file(b"\xff\xff"), "the server tells what is no descriptor"),
+        (lambda _: ServerReflectionResponse(), "the server does not know the service"),
+        (endless, "the server tells without end"),
+    ],
+    ids=["gone", "garbage", "nothing", "endless"],
+)
+def test_a_server_that_tells_nonsense(
+    say: Callable[[ServerReflectionRequest], ServerReflectionResponse | None],
+    why: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reflection, "_MOST_FILES", 50)
+    with served(Tells(say)) as port:
+        answer = reflect(tmp_path, "--through", f"127.0.0.1:{port}")
+    assert (answer.code, why in answer.err) == (1, True), answer.err
+    assert not (tmp_path / "ledger.pb").exists()
 
 
 def test_a_service_that_the_server_does_not_have(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # The two versions differ in their name alone; older servers know only the second.
 _METHODS: Final = tuple(f"/grpc.reflection.{each}.ServerReflection/ServerReflectionInfo" for each in ("v1", "v1alpha"))
 _SECONDS: Final = 15.0
+_MOST_FILES: Final = 20_000
+"""Several times as many as all of Google's published APIs have."""
 
 
 def ask(address: str, services: Sequence[str] = ()) -> bytes:
@@ -32,9 +34,12 @@ def ask(address: str, services: Sequence[str] = ()) -> bytes:
         import grpc
 
         options = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", sets.MAX_BYTES)]
-        with grpc.insecure_channel(address, options=options) as channel:
-            ask_server = _version(channel, address)
-            files = _collect(ask_server, services or _own(ask_server))
+        try:
+            with grpc.insecure_channel(address, options=options) as channel:
+                ask_server = _version(channel, address)
+                files = _collect(ask_server, services or _own(ask_server))
+        except grpc.RpcError as error:
+            raise _failed(address, error) from None
     except ModuleNotFoundError as error:
         raise sets.missing(error) from None
     found = sets.read(sets.encode(files[name] for name in sorted(files)))
@@ -52,10 +57,10 @@ def _version(channel: grpc.Channel, address: str) -> Ask:
         try:
             ask_server(ServerReflectionRequest(list_services=""))
         except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                continue
-            raise _failed(address, error) from None
-        return ask_server
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                raise
+        else:
+            return ask_server
     raise Unfulfilled(
         f"the server behind {address} offers no reflection",
         hint="Have it enabled, or compile a descriptor set from its .proto files.",
@@ -66,7 +71,8 @@ def _asker(channel: grpc.Channel, path: str) -> Ask:
     from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
     call = channel.stream_stream(path, ServerReflectionRequest.SerializeToString, ServerReflectionResponse.FromString)
-    return lambda request: next(iter(call(iter([request]), timeout=_SECONDS)))
+    nothing = ServerReflectionResponse()
+    return lambda request: next(iter(call(iter([request]), timeout=_SECONDS)), nothing)
 
 
 def _failed(address: str, error: grpc.RpcError) -> Unfulfilled:
@@ -90,6 +96,7 @@ def _collect(ask_server: Ask, services: Sequence[str]) -> dict[str, FileDescript
     from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
     files: dict[str, FileDescriptorProto] = {}
+    size = 0
     wanted = deque(ServerReflectionRequest(file_containing_symbol=name) for name in services)
     while wanted:
         request = wanted.popleft()
@@ -98,17 +105,24 @@ def _collect(ask_server: Ask, services: Sequence[str]) -> dict[str, FileDescript
         for file in _files(ask_server, request):
             if file.name not in files:
                 files[file.name] = file
+                size += file.ByteSize()
+                if len(files) > _MOST_FILES or size > sets.MAX_BYTES:
+                    raise sets.Unusable("the server tells without end", allowed=f"at most {sets.MAX_BYTES:,} bytes")
                 wanted += [ServerReflectionRequest(file_by_filename=name) for name in file.dependency]
     return files
 
 
 def _files(ask_server: Ask, request: ServerReflectionRequest) -> Iterator[FileDescriptorProto]:
     from google.protobuf.descriptor_pb2 import FileDescriptorProto
+    from google.protobuf.message import DecodeError
 
     reply = ask_server(request)
     if reply.WhichOneof("message_response") == "file_descriptor_response":
         for content in reply.file_descriptor_response.file_descriptor_proto:
-            yield FileDescriptorProto.FromString(content)
+            try:
+                yield FileDescriptorProto.FromString(content)
+            except DecodeError:
+                raise sets.Unusable("the server tells what is no descriptor", allowed="a FileDescriptorProto") from None
     elif not request.file_by_filename:
         name = request.file_containing_symbol
         said = reply.error_response.error_message

@@ -11,7 +11,7 @@ from sidestep.errors import MissingDependency
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from google.protobuf.descriptor import ServiceDescriptor
+    from google.protobuf.descriptor import Descriptor, ServiceDescriptor
     from google.protobuf.descriptor_pb2 import FileDescriptorProto
     from google.protobuf.descriptor_pool import DescriptorPool
 
@@ -129,9 +129,20 @@ def _pool(files: Mapping[str, FileDescriptorProto]) -> DescriptorPool:
     try:
         for file in files.values():
             pool.Add(file)
-    except TypeError as error:
+            _check_fields(pool.FindFileByName(file.name).message_types_by_name.values())
+    except (TypeError, ValueError) as error:
         raise Unusable(f"the set contradicts itself: {_first_line(error)}", allowed=WITH_IMPORTS) from None
     return pool
+
+
+def _check_fields(messages: Iterable[Descriptor]) -> None:
+    """Refuses what the pool takes though nothing can be made of it. Raises `ValueError`."""
+    for message in messages:
+        # Names are decoded when they are read, and nobody has read them yet.
+        names = [(each.name, each.json_name) for each in message.fields]
+        if message.GetOptions().map_entry and [name for name, _ in names] != ["key", "value"]:
+            raise ValueError(f"{message.full_name} is no entry of a map")
+        _check_fields(message.nested_types)
 
 
 def _first_line(error: BaseException) -> str:
