@@ -43,13 +43,15 @@ def connect(config: Any) -> Any:
 
 
 def what_carries_http_is_read_here(made: Made) -> None:
-    protocols = {f"{port.service.host}:{port.number}": port.protocol for port in made.machine.egress}
+    # A name says nothing of subsets: it stands for the first egress to a port.
+    ports = {f"{port.service.host}:{port.number}": port for port in reversed(made.machine.egress)}
     route_configs = made.files.get("rds.json", {"resources": []})["resources"]
     for host in (host for config in route_configs for host in config["virtual_hosts"]):
         for route in (route for route in host["routes"] if tunnels(route) and "route" in route):
             name, _, number = host["name"].rpartition(":")
-            is_http = protocols[host["name"]] in {"HTTP", "HTTP2", "GRPC"}
-            assert route["route"]["cluster"] == (TUNNEL if is_http else f"outbound|{number}||{name}")
+            is_http = ports[host["name"]].protocol in {"HTTP", "HTTP2", "GRPC"}
+            subset = ports[host["name"]].traffic.subset
+            assert route["route"]["cluster"] == (TUNNEL if is_http else f"outbound|{number}|{subset}|{name}")
 
 
 def nobody_gets_there_but_through_the_proxy(made: Made) -> None:
