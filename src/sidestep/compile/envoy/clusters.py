@@ -50,8 +50,7 @@ def _cluster(name: str, port: EgressPort, machine: Machine, reach: Resource, *, 
         TYPE: CLUSTER,
         "name": name,
         "alt_stat_name": name.replace(".", "_"),
-        **{key: value for key, value in reach.items() if key != "endpoints"},
-        "load_assignment": {"cluster_name": name, "endpoints": reach["endpoints"]},
+        **reach,
         "transport_socket": _mutual_tls(port, machine.mesh.spec.trust_domain, alpn),
     }
     if port.protocol.is_http:
