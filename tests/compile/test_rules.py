@@ -93,10 +93,12 @@ def by_name(files: Any) -> Any:
     return files["rds.json"]["resources"][0]["virtual_hosts"][0]["routes"]
 
 
-def make_equal(localities: list[Any]) -> None:
-    """Leaves no preference among gateways."""
-    localities[0]["lb_endpoints"] += [each for locality in localities[1:] for each in locality["lb_endpoints"]]
-    del localities[1:]
+def forget_preferences(files: Any) -> None:
+    """Makes the gateways of every cluster equals."""
+    for cluster in files["cds.json"]["resources"]:
+        localities = cluster["load_assignment"]["endpoints"]
+        localities[0]["lb_endpoints"] += [each for locality in localities[1:] for each in locality["lb_endpoints"]]
+        del localities[1:]
 
 
 def pins(files: Any) -> Any:
@@ -145,7 +147,7 @@ BREAKS: list[tuple[Callable[[Made], None], Callable[[Any], object]]] = [
         for break_ in (
             lambda f: routes(f)[0]["route"]["retry_policy"].update(retry_priority=None),
             lambda f: routes(f)[-1]["route"]["retry_policy"].pop("retry_priority"),
-            lambda f: [make_equal(cluster["load_assignment"]["endpoints"]) for cluster in f["cds.json"]["resources"]],
+            forget_preferences,
         )
     ),
     (

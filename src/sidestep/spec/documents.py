@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import yaml
+from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, MappingStartEvent, ScalarEvent
 
 from sidestep.errors import Problem
 
@@ -130,7 +131,7 @@ def _decode(file: str, content: bytes) -> str:
 
 def _values(file: str, text: str) -> Iterator[Value]:
     try:
-        yield from _Builder(file).documents(yaml.parse(text, Loader=_Loader))
+        yield from _Builder(file).documents(iter(_Loader(text).get_event, None))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
@@ -171,22 +172,22 @@ class _Builder:
         opened: list[tuple[dict[str, Value] | list[Value] | None, str | None, str | None, int]] = []
         value: Value
         for event in events:
-            if isinstance(event, yaml.ScalarEvent):
+            if isinstance(event, ScalarEvent):
                 if isinstance(container, dict) and key is None:
                     key = self._key(event, container)
                     continue
                 value = self._scalar(event)
-                self._remember(event.anchor, value, 1)
-            elif isinstance(event, yaml.CollectionStartEvent):
+            elif isinstance(event, CollectionStartEvent):
                 self._enter(event, container, key, len(opened))
                 opened.append((container, key, event.anchor, self._count))
-                container, key = ({} if isinstance(event, yaml.MappingStartEvent) else []), None
+                container, key = ({} if isinstance(event, MappingStartEvent) else []), None
                 continue
-            elif isinstance(event, yaml.CollectionEndEvent):
+            elif isinstance(event, CollectionEndEvent):
                 value = container
                 container, key, anchor, before = opened.pop()
-                self._remember(anchor, value, self._count - before + 1)
-            elif isinstance(event, yaml.AliasEvent):
+                if anchor is not None:
+                    self._anchors[anchor] = (value, self._count - before + 1)
+            elif isinstance(event, AliasEvent):
                 value = self._alias(event, container, key)
             else:
                 continue
@@ -199,18 +200,14 @@ class _Builder:
             elif key is not None:
                 container[key], key = value, None
 
-    def _anchor(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
+    def _anchor(self, event: ScalarEvent | CollectionStartEvent) -> None:
         """Notes that an anchor is set. YAML allows it to be set anew; PyYAML then finds no positions."""
         name = str(event.anchor)
         if name in self._anchors:
             raise self._unusable(event, "the anchor stands twice in one document", f"&{name}", "each once")
         self._anchors[name] = None
 
-    def _remember(self, anchor: str | None, value: Value, size: int) -> None:
-        if anchor is not None:
-            self._anchors[anchor] = (value, size)
-
-    def _enter(self, event: yaml.CollectionStartEvent, container: object, key: str | None, depth: int) -> None:
+    def _enter(self, event: CollectionStartEvent, container: object, key: str | None, depth: int) -> None:
         self._no_tag(event)
         if event.anchor is not None:
             self._anchor(event)
@@ -219,11 +216,11 @@ class _Builder:
         if depth >= MAX_DEPTH:
             raise self._unusable(event, "nested too deeply", f"more than {MAX_DEPTH} levels", f"{MAX_DEPTH} levels")
 
-    def _no_tag(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
+    def _no_tag(self, event: ScalarEvent | CollectionStartEvent) -> None:
         if event.tag is not None:
             raise self._unusable(event, "YAML tags have no meaning here", shown(event.tag), "values without a tag")
 
-    def _key(self, event: yaml.ScalarEvent, container: dict[str, Value]) -> str:
+    def _key(self, event: ScalarEvent, container: dict[str, Value]) -> str:
         key: str = event.value
         if event.tag is not None or event.anchor is not None:
             raise self._unusable(event, "a key has neither anchor nor tag", shown(key), "the key alone")
@@ -235,7 +232,7 @@ class _Builder:
             )
         return key
 
-    def _alias(self, event: yaml.AliasEvent, container: object, key: str | None) -> Value:
+    def _alias(self, event: AliasEvent, container: object, key: str | None) -> Value:
         if isinstance(container, dict) and key is None:
             raise self._unusable(event, "a key must be text", f"the alias *{event.anchor}", "text")
         anchored = self._anchors.get(event.anchor or "")
@@ -249,13 +246,15 @@ class _Builder:
             raise self._unusable(event, "aliases expand to too much", f"over {MAX_ALIASED:,} values", "fewer aliases")
         return value
 
-    def _scalar(self, event: yaml.ScalarEvent) -> Value:
+    def _scalar(self, event: ScalarEvent) -> Value:
         if event.tag is not None:
             self._no_tag(event)
+        text: str = event.value
+        value = text if event.style or (text[:1].isalpha() and text not in _CONSTANTS) else _plain(text)
         if event.anchor is not None:
             self._anchor(event)
-        text: str = event.value
-        return text if event.style or (text[:1].isalpha() and text not in _CONSTANTS) else _plain(text)
+            self._anchors[event.anchor] = (value, 1)
+        return value
 
     def _unusable(self, event: yaml.Event, message: str, found: str, allowed: str) -> _Unusable:
         mark = event.start_mark

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from sidestep.errors import CertificateError, Problem, SpecError
 from sidestep.spec import clients, htpasswd, inbound, proxy
+from sidestep.spec.base import descriptions
 from sidestep.spec.documents import MAX_BYTES, Document, Path, printable, read, shown
 from sidestep.spec.model import API_VERSION, AnyWorkload, Mesh, Workload
 from sidestep.spec.resolve import Machine, Resolution, Services, clashes
@@ -253,12 +254,10 @@ def _fields_at(kind: type[BaseModel], path: Path) -> list[str]:
 
 def _description(kind: type[BaseModel], path: Path) -> str:
     model = _model_at(kind, path[:-1])
-    fields = model.model_fields.values() if model else ()
-    return (
-        next((field.description or "" for field in fields if field.alias == path[-1]), "")
-        .partition(". ")[0]
-        .removesuffix(".")
-    )
+    described = descriptions(model).items() if model else ()
+    fields = model.model_fields if model else {}
+    text = next((text for name, text in described if fields[name].alias == path[-1]), "")
+    return text.partition(". ")[0].removesuffix(".")
 
 
 def _model_at(kind: type[BaseModel], path: Path) -> type[BaseModel] | None:
