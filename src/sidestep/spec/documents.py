@@ -185,8 +185,7 @@ class _Builder:
             elif isinstance(event, CollectionEndEvent):
                 value = container
                 container, key, anchor, before = opened.pop()
-                if anchor is not None:
-                    self._anchors[anchor] = (value, self._count - before + 1)
+                self._remember(anchor, value, self._count - before + 1)
             elif isinstance(event, AliasEvent):
                 value = self._alias(event, container, key)
             else:
@@ -206,6 +205,10 @@ class _Builder:
         if name in self._anchors:
             raise self._unusable(event, "the anchor stands twice in one document", f"&{name}", "each once")
         self._anchors[name] = None
+
+    def _remember(self, anchor: str | None, value: Value, size: int) -> None:
+        if anchor is not None:
+            self._anchors[anchor] = (value, size)
 
     def _enter(self, event: CollectionStartEvent, container: object, key: str | None, depth: int) -> None:
         self._no_tag(event)
@@ -253,7 +256,7 @@ class _Builder:
         value = text if event.style or (text[:1].isalpha() and text not in _CONSTANTS) else _plain(text)
         if event.anchor is not None:
             self._anchor(event)
-            self._anchors[event.anchor] = (value, 1)
+            self._remember(event.anchor, value, 1)
         return value
 
     def _unusable(self, event: yaml.Event, message: str, found: str, allowed: str) -> _Unusable:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def to_service(port: EgressPort, others: Others) -> list[Resource]:
     """The routes of a virtual host that stands for one port of a service."""
     action = {"cluster": cluster_name(port), "host_rewrite_literal": authority(port), **_time(port)}
-    upgrades = _upgrades(port, action, others) if upgrade_cluster_name(port) != cluster_name(port) else []
+    upgrades = _upgrades(port, action, others) if upgrade_cluster_name(port) != action["cluster"] else []
     methods = retries.by_method(port, others)
     requests: list[Resource] = [{"match": each.match, "route": {**action, **each.action}} for each in methods]
     return [*upgrades, *requests]
