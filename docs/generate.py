@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from sidestep.cli.commands import sidestep
 from sidestep.spec import Mesh, Workload
+from sidestep.spec.base import descriptions
 from sidestep.spec.scalars import Checked
 
 DOCS: Final = Path(__file__).resolve().parent
@@ -64,7 +65,11 @@ def reference() -> str:
         parts.append(f"## Kind {kind.__name__}")
         for path, model in _objects(kind, kind.__name__):
             parts += [] if model is kind else [f"### {path}"]
-            rows = [_row(name, field, path) for name, field in _fields(model)]
+            described = descriptions(model)
+            rows = [
+                _row(name, field, path, described.get(attribute, ""))
+                for attribute, (name, field) in zip(model.model_fields, _fields(model), strict=True)
+            ]
             parts += [_text(model), "| field | | default | |\n|---|---|---|---|\n" + "\n".join(rows)]
     return "\n\n".join(parts) + "\n"
 
@@ -94,9 +99,9 @@ def _model(annotation: object) -> type[BaseModel] | None:
     return next((found for each in get_args(annotation) if (found := _model(each))), None)
 
 
-def _row(name: str, field: FieldInfo, path: str) -> str:
+def _row(name: str, field: FieldInfo, path: str, description: str) -> str:
     allowed = _allowed(field)
-    text = _in_cell(_sentence(field.description or "")) + (f" *{_in_cell(allowed)}*" if allowed else "")
+    text = _in_cell(_sentence(description)) + (f" *{_in_cell(allowed)}*" if allowed else "")
     return f"| `{name}` | {_kind(name, field, path)} | {_default(field)} | {text.strip()} |"
 
 

@@ -128,7 +128,7 @@ def _put(tree: FileTree, directory: Path) -> None:
     with translated(directory):
         directory.chmod(0o700)
     with staged(tree, directory) as staging:
-        put_in_place(staging, directory, [*tree.files])
+        put_in_place(staging, directory, tree, [*tree.files])
 
 
 def _tree(now: datetime, trust_domain: str, machines_trust_domain: str) -> FileTree:

@@ -22,7 +22,6 @@ import orjson
 
 from sidestep import spec as documents
 from sidestep.compile import Plan, compile_machine
-from sidestep.descriptors.protoc import compile_protos
 from sidestep.errors import OutputError, Problem, SpecError
 from sidestep.files import FileTree, exclusive, put_in_place, staged, translated
 from sidestep.outputs import envoy
@@ -42,7 +41,13 @@ def load(files: Iterable[str], *, transcoding: bool = True) -> Spec:
 
     Without ``transcoding`` what they say of it is left out, and the descriptors it names need not be there yet.
     """
-    return documents.load(files, datetime.now(UTC), compile_protos if transcoding else None)
+    return documents.load(files, datetime.now(UTC), _compile_protos if transcoding else None)
+
+
+def _compile_protos(directory: Path, protos: Sequence[str], import_paths: Sequence[str]) -> bytes:
+    from sidestep.descriptors.protoc import compile_protos  # which imports subprocess: only where there are any
+
+    return compile_protos(directory, protos, import_paths)
 
 
 def bundles(spec: Spec, workload: str | None = None) -> list[Bundle]:
@@ -137,7 +142,7 @@ class Bundle:
             with staged(self.tree, directory) as staging:
                 if validate:
                     self._submit(staging, validate)
-                put_in_place(staging, directory, changed)
+                put_in_place(staging, directory, self.tree, changed)
         return Installed(directory, present.manifest is None, tuple(changed), tuple(kept))
 
     def _submit(self, staging: Path, validate: Validate) -> None:

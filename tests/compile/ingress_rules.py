@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from tests.compile.rules import HTTP, TCP, is_included
+from tests.compile.bundle_rules import is_included
+from tests.compile.made import HTTP, TCP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sidestep.spec import IngressPort
-    from tests.compile.rules import Made
+    from tests.compile.made import Made
 
 XFCC = "x-forwarded-client-cert"
 PEER_METADATA = ["x-envoy-peer-metadata", "x-envoy-peer-metadata-id"]

@@ -11,7 +11,7 @@ from sidestep.files import File, FileTree
 from sidestep.spec.principals import covers
 from tests.compile import cases, ingress_rules
 from tests.compile.ingress_rules import RULES
-from tests.compile.rules import Made
+from tests.compile.made import Made
 
 if TYPE_CHECKING:
     from collections.abc import Callable

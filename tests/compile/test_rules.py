@@ -16,7 +16,11 @@ from tests import documents
 from tests.certificates import issue_into
 from tests.commands import run
 from tests.compile import cases, ingress_rules, rules, tunnel_rules
-from tests.compile.rules import RULES, Made
+from tests.compile.bundle_rules import is_included
+from tests.compile.made import HTTP, Made
+from tests.compile.made import tls as tls_of
+from tests.compile.route_rules import peer_metadata
+from tests.compile.rules import RULES
 from tests.envoys import accepted, eventually, running
 from tests.free_ports import free_port
 from tests.generated import sound
@@ -60,7 +64,7 @@ def first(resources: Any) -> Any:
 
 
 def tls(files: Any) -> Any:
-    return rules.tls(first(files["cds.json"]))
+    return tls_of(first(files["cds.json"]))
 
 
 def common(files: Any) -> Any:
@@ -72,7 +76,7 @@ def manager(files: Any) -> Any:
         chain["filters"][0]["typed_config"]
         for listener in files["lds.json"]["resources"]
         for chain in listener["filter_chains"]
-        if chain["filters"][0]["name"] == rules.HTTP
+        if chain["filters"][0]["name"] == HTTP
     ]
     return found
 
@@ -88,6 +92,14 @@ def virtual_hosts(files: Any) -> Any:
 def by_name(files: Any) -> Any:
     """The routes of the first service of a workload's proxy."""
     return files["rds.json"]["resources"][0]["virtual_hosts"][0]["routes"]
+
+
+def forget_preferences(files: Any) -> None:
+    """Makes the gateways of every cluster equals."""
+    for cluster in files["cds.json"]["resources"]:
+        localities = cluster["load_assignment"]["endpoints"]
+        localities[0]["lb_endpoints"] += [each for locality in localities[1:] for each in locality["lb_endpoints"]]
+        del localities[1:]
 
 
 def pins(files: Any) -> Any:
@@ -135,7 +147,14 @@ BREAKS: list[tuple[Callable[[Made], None], Callable[[Any], object]]] = [
         rules.a_lost_gateway_is_noticed,
         lambda f: first(f["cds.json"])["health_checks"][0].update(no_traffic_interval="60s"),
     ),
-    (rules.a_lost_gateway_is_noticed, lambda f: routes(f)[0]["route"]["retry_policy"].update(retry_priority=None)),
+    *(
+        (rules.a_second_try_goes_to_another_gateway, break_)
+        for break_ in (
+            lambda f: routes(f)[0]["route"]["retry_policy"].update(retry_priority=None),
+            lambda f: routes(f)[-1]["route"]["retry_policy"].pop("retry_priority"),
+            forget_preferences,
+        )
+    ),
     (
         rules.http2_connections_are_spread,
         lambda f: [each.pop("common_http_protocol_options") for each in http_options(f)],
@@ -275,7 +294,7 @@ def test_no_rule_is_without_a_break() -> None:
 def test_peer_metadata_is_a_struct_as_google_reads_it(fields: Fields) -> None:
     from sidestep.compile.envoy.peer_metadata import PeerMetadata
 
-    assert rules.peer_metadata(PeerMetadata("billing", "vms", fields).value) == fields
+    assert peer_metadata(PeerMetadata("billing", "vms", fields).value) == fields
 
 
 def test_a_running_envoy_keeps_the_rules(tmp_path: Path) -> None:
@@ -301,7 +320,7 @@ def test_a_running_envoy_keeps_the_rules(tmp_path: Path) -> None:
         )
         assert len(envoy.stats(cluster)) < 60
         allowed = made(bundle).bootstrap["stats_config"]["stats_matcher"]["inclusion_list"]["patterns"]
-        assert [name for name in envoy.stats() if not rules.is_included(name, allowed)] == []
+        assert [name for name in envoy.stats() if not is_included(name, allowed)] == []
     assert run("validate", spec).code == 0
 
 

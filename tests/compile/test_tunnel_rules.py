@@ -9,7 +9,7 @@ import pytest
 
 from sidestep.files import File, FileTree
 from tests.compile import cases, tunnel_rules
-from tests.compile.rules import TUNNEL, Made
+from tests.compile.made import TUNNEL, Made
 from tests.compile.tunnel_rules import RULES
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.compile.rules import TUNNEL, tunnels
+from tests.compile.made import TUNNEL, tunnels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.compile.rules import Made
+    from tests.compile.made import Made
 
 
 ADDRESS = "envoy.filters.listener.original_dst.remote_ip"

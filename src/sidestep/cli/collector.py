@@ -21,4 +21,5 @@ def paused() -> Iterator[None]:
         yield
     finally:
         if enabled:
+            gc.freeze()  # or the next search would go through all of it
             gc.enable()

@@ -67,6 +67,7 @@ def render(
         _for_people(terminal, bundle, installed)
         results.append(_for_programs(bundle, installed))
     terminal.answer({"ok": True, "warnings": [*spec.warnings, *shortages], "bundles": results})
+    terminal.keep(spec, bundles)
 
 
 def _validator(path: str | None) -> Validate:

@@ -51,6 +51,10 @@ class Terminal:
         self.json = False
         self.color: bool | None = False if os.environ.get("NO_COLOR") else None
 
+    def keep(self, *values: object) -> None:
+        """Keeps what is done with as long as this is kept: taking thousands of services apart takes its time, too."""
+        self._kept = values
+
     def say(self, text: str = "") -> None:
         """A line of the result, for people only."""
         if not self.json:

@@ -9,7 +9,6 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -32,11 +31,12 @@ class File:
 
     content: bytes = field(repr=False)
     mode: int = 0o644
+    digest: str = field(default="", repr=False)
+    """SHA-256 of the content, in hexadecimal; worked out unless it is given."""
 
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of the content, in hexadecimal."""
-        return sha256(self.content).hexdigest()
+    def __post_init__(self) -> None:
+        if not self.digest:
+            object.__setattr__(self, "digest", sha256(self.content).hexdigest())
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def staged(tree: FileTree, target: Path) -> Iterator[Path]:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def put_in_place(staging: Path, target: Path, names: Sequence[str]) -> None:
-    """Renames staged files over those of ``target``, in the order of ``names``.
+def put_in_place(staging: Path, target: Path, tree: FileTree, names: Sequence[str]) -> None:
+    """Renames files of ``tree``, which is staged, over those of ``target``, in the order of ``names``.
 
     Should that fail or be interrupted, what was done is taken back: at once, or by the next writer if this process is
     killed. Directories that are watched are never replaced, and none is written to that is a symbolic link. Raises
@@ -99,7 +99,7 @@ def put_in_place(staging: Path, target: Path, names: Sequence[str]) -> None:
             _keep(target / name, staging / _KEPT / name)
         directories = [path.name for path in staging.iterdir() if path.is_dir() and path.name != _KEPT]
         missing = [name for name in directories if not (target / name).is_dir()]
-        journal = _Journal({name: _digest(staging / name) for name in names}, missing)
+        journal = _Journal({name: tree.files[name].digest for name in names}, missing)
         write(staging / _JOURNAL, json.dumps(asdict(journal)).encode(), 0o600)
         try:
             for name in missing:

@@ -15,6 +15,12 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
+
     from sidestep.spec.documents import Path
 
 
@@ -38,14 +44,7 @@ Check: TypeAlias = Callable[[Any], Iterator[Finding]]
 class Model(BaseModel):
     """Fields are written in camel case; their docstrings are what editors and error messages show."""
 
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        defer_build=True,
-        use_attribute_docstrings=True,
-    )
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True, strict=True, defer_build=True)
     checks: ClassVar[tuple[Check, ...]] = ()
     """What is checked of several fields together: each yields what it finds, and knows nothing of the others."""
 
@@ -78,6 +77,14 @@ class Model(BaseModel):
         return super().__eq__(other)
 
     __hash__ = BaseModel.__hash__
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        made = handler(schema)
+        properties = handler.resolve_ref_schema(made)["properties"]
+        for name, description in descriptions(cls).items():
+            properties[cls.model_fields[name].alias or name]["description"] = description
+        return made
 
     if not TYPE_CHECKING:  # it would take every name for a field
 
@@ -135,3 +142,25 @@ def model_in(annotation: object) -> type[Model] | None:
     if isinstance(annotation, type) and issubclass(annotation, Model):
         return annotation
     return next((model for inner in get_args(annotation) if (model := model_in(inner))), None)
+
+
+def descriptions(model: type[BaseModel]) -> Mapping[str, str]:
+    """The docstrings of a model's fields, by name.
+
+    They are read from the source when somebody asks: pydantic would do it for every model when it is imported, which
+    takes longer than reading a small document.
+    """
+    import ast
+    from inspect import cleandoc, getsource
+    from itertools import pairwise
+    from textwrap import dedent
+
+    found: dict[str, str] = {}
+    for each in reversed(model.__mro__[: model.__mro__.index(BaseModel)]):
+        [definition] = ast.parse(dedent(getsource(each))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, text in pairwise(definition.body):
+            match field, text:
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(docstring))):
+                    found[name] = cleandoc(docstring)
+    return found

@@ -11,6 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import yaml
+from yaml.events import (
+    AliasEvent,
+    CollectionEndEvent,
+    CollectionStartEvent,
+    DocumentEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+)
 
 from sidestep.errors import Problem
 
@@ -201,24 +209,24 @@ class _Builder:
         opened: list[tuple[dict[str, Value] | list[Value] | None, str | None, str | None, int]] = []
         value: Value = None
         for event in events:
-            if isinstance(event, yaml.ScalarEvent):
+            if isinstance(event, ScalarEvent):
                 if isinstance(container, dict) and key is None:
                     key = self._key(event, container)
                     continue
                 value = self._scalar(event)
                 self._remember(event.anchor, value, 1)
-            elif isinstance(event, yaml.CollectionStartEvent):
+            elif isinstance(event, CollectionStartEvent):
                 self._enter(event, container, key, len(opened))
                 opened.append((container, key, event.anchor, self._count))
-                container, key = ({} if isinstance(event, yaml.MappingStartEvent) else []), None
+                container, key = ({} if isinstance(event, MappingStartEvent) else []), None
                 continue
-            elif isinstance(event, yaml.CollectionEndEvent):
+            elif isinstance(event, CollectionEndEvent):
                 value = container
                 container, key, anchor, before = opened.pop()
                 self._remember(anchor, value, self._count - before + 1)
-            elif isinstance(event, yaml.AliasEvent):
+            elif isinstance(event, AliasEvent):
                 value = self._alias(event, container, key)
-            elif isinstance(event, yaml.DocumentEndEvent):  # with what came last, for a document is one value
+            elif isinstance(event, DocumentEndEvent):  # with what came last, for a document is one value
                 self._finish()
                 yield self._line, value
                 continue
@@ -241,7 +249,7 @@ class _Builder:
         if anchor is not None:
             self._anchors[anchor] = (value, size)
 
-    def _enter(self, event: yaml.CollectionStartEvent, container: object, key: str | None, depth: int) -> None:
+    def _enter(self, event: CollectionStartEvent, container: object, key: str | None, depth: int) -> None:
         if event.tag is not None:
             self._refuse_tag(event)
             if isinstance(container, list) or key is not None:
@@ -255,10 +263,10 @@ class _Builder:
         if depth >= MAX_DEPTH:
             raise self._unusable(event, "nested too deeply", f"more than {MAX_DEPTH} levels", f"{MAX_DEPTH} levels")
 
-    def _refuse_tag(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
+    def _refuse_tag(self, event: ScalarEvent | CollectionStartEvent) -> None:
         self._refuse(event, "YAML tags have no meaning here", shown(event.tag), "values without a tag")
 
-    def _key(self, event: yaml.ScalarEvent, container: dict[str, Value]) -> str:
+    def _key(self, event: ScalarEvent, container: dict[str, Value]) -> str:
         key: str = event.value
         if event.tag is not None or event.anchor is not None:
             self._refuse(event, "a key has neither anchor nor tag", shown(key), "the key alone")
@@ -270,7 +278,7 @@ class _Builder:
             self._refused.append((container, key))
         return key
 
-    def _alias(self, event: yaml.AliasEvent, container: object, key: str | None) -> Value:
+    def _alias(self, event: AliasEvent, container: object, key: str | None) -> Value:
         if isinstance(container, dict) and key is None:
             raise self._unusable(event, "a key must be text", f"the alias *{event.anchor}", "text")
         anchored = self._anchors.get(event.anchor or "")
@@ -284,7 +292,7 @@ class _Builder:
             raise self._unusable(event, "aliases expand to too much", f"over {MAX_ALIASED:,} values", "fewer aliases")
         return value
 
-    def _scalar(self, event: yaml.ScalarEvent) -> Value:
+    def _scalar(self, event: ScalarEvent) -> Value:
         if event.tag is not None:
             self._refuse_tag(event)
             return REFUSED

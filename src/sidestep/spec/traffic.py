@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
@@ -292,7 +293,7 @@ class Traffic:
         policy = egress.traffic_policy or _NO_POLICY
         return cls(egress.subset or "", egress.timeout, egress.retries, policy, egress.health_check)
 
-    @property
+    @cached_property
     def upgraded(self) -> bool:
         """Whether HTTP/1.1 callers are carried over HTTP/2."""
         return self.policy.http.h2_upgrade_policy == "UPGRADE"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from sidestep.spec.base import Finding, Model, findings, model_in
+from sidestep.spec.base import Finding, Model, descriptions, findings, model_in
 from sidestep.spec.documents import MERGE, REFUSED, shown
 from sidestep.spec.model import API_VERSION, Mesh, Workload
 from sidestep.spec.partial import partial
@@ -127,10 +127,9 @@ def _unknown(path: Path, model: type[Model] | None) -> Finding:
 @cache
 def _fields(model: type[Model] | None) -> Mapping[str, str]:
     """The names of a model's fields, and of each the first sentence that describes it."""
+    described = descriptions(model) if model else {}
     fields = model.model_fields.items() if model else ()
-    return {
-        field.alias or name: (field.description or "").partition(". ")[0].removesuffix(".") for name, field in fields
-    }
+    return {field.alias or name: described.get(name, "").partition(". ")[0].removesuffix(".") for name, field in fields}
 
 
 @lru_cache(maxsize=10_000)

@@ -23,18 +23,24 @@ _INTERNAL_LISTENERS: Final = extension(
 
 # What tells whether traffic flows and why not. Envoy would keep some 110 figures a service; these are a quarter of its
 # memory at 5,000 services (facts k).
-_STATS: Final = (
-    r"(cluster_manager|listener_manager|server|main_thread|filesystem|sds)\..*",
-    r"cluster\..*\.upstream_cx_(total|active|connect_fail|connect_timeout|destroy_with_active_rq|max_duration_reached)",
-    r"cluster\..*\.upstream_rq_(total|active|retry|timeout|[2345]xx|pending_failure_eject|pending_overflow|retry_overflow)",
-    r"cluster\..*\.upstream_(cx_(rx|tx)_bytes_total|rq_time|cx_connect_ms)",
-    r"cluster\..*\.(membership_(healthy|total)|outlier_detection\.ejections_(active|enforced_total)|health_check\..*)",
-    r"cluster\..*\.ssl\.(handshake|connection_error|fail_.*)",
-    r"cluster\..*\.client_ssl_socket_factory\..*",
-    r"(http|tcp)\.(egress|ingress).*\.downstream_(cx|rq)_(total|active|[245]xx)",
-    r"http\.ingress.*\.rbac\.(allowed|denied)",
-    r"proxy_proto\..*",
-    r"listener\..*\.(downstream_cx_(total|active)|no_filter_chain_match|ssl\.(handshake|connection_error|fail_.*))",
+_OF_A_CLUSTER: Final = (
+    r"upstream_cx_(total|active|connect_fail|connect_timeout|destroy_with_active_rq|max_duration_reached)",
+    r"upstream_rq_(total|active|retry|timeout|[2345]xx|pending_failure_eject|pending_overflow|retry_overflow)",
+    r"upstream_(cx_(rx|tx)_bytes_total|rq_time|cx_connect_ms)",
+    r"membership_(healthy|total)|outlier_detection\.ejections_(active|enforced_total)|health_check\..*",
+    r"ssl\.(handshake|connection_error|fail_.*)",
+    r"client_ssl_socket_factory\..*",
+)
+# One expression, because each is tried on every name, and without `.*` in the middle, because RE2 would go through the
+# whole name with it: together a tenth of the start at thousands of services. No name of ours has a dot in it here.
+_STATS: Final = "|".join(
+    (
+        rf"cluster\.[^.]*\.({'|'.join(_OF_A_CLUSTER)})",
+        r"listener\.[^.]*\.(downstream_cx_(total|active)|no_filter_chain_match|ssl\.(handshake|connection_error|fail_.*))",
+        r"(http|tcp)\.(egress|ingress)[^.]*\.downstream_(cx|rq)_(total|active|[245]xx)",
+        r"http\.ingress[^.]*\.rbac\.(allowed|denied)",
+        r"(cluster_manager|listener_manager|server|main_thread|filesystem|proxy_proto|sds)\..*",
+    )
 )
 
 
@@ -61,7 +67,7 @@ def _without(key: str, resource: Resource) -> Resource:
 
 
 def _common(metadata: PeerMetadata) -> Resource:
-    patterns = [{"safe_regex": {"regex": pattern}} for pattern in _STATS]
+    patterns: list[Resource] = [{"safe_regex": {"regex": _STATS}}]
     return {
         "node": {"id": metadata.node_id, "cluster": f"{metadata.workload}.{metadata.namespace}"},
         "admin": {"address": {"pipe": {"path": ADMIN_SOCKET, "mode": _OWNER_ONLY}}},

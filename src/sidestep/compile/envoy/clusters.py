@@ -44,9 +44,10 @@ def _clusters(port: EgressPort, machine: Machine, reach: Resource) -> Iterator[R
     """The cluster for one port; two where upgrades such as WebSocket's have to stay on HTTP/1.1."""
     if port.traffic.to_cluster != NO_TRAFFIC.to_cluster:
         reach = traffic.reach(port, machine, reach)
-    yield _cluster(cluster_name(port), port, machine, reach, http2=port.is_http2_upstream)
-    if upgrade_cluster_name(port) != cluster_name(port):
-        yield _cluster(upgrade_cluster_name(port), port, machine, reach, http2=False)
+    name, for_upgrades = cluster_name(port), upgrade_cluster_name(port)
+    yield _cluster(name, port, machine, reach, http2=port.is_http2_upstream)
+    if for_upgrades != name:
+        yield _cluster(for_upgrades, port, machine, reach, http2=False)
 
 
 def _cluster(name: str, port: EgressPort, machine: Machine, reach: Resource, *, http2: bool) -> Resource:
@@ -55,8 +56,7 @@ def _cluster(name: str, port: EgressPort, machine: Machine, reach: Resource, *, 
         TYPE: CLUSTER,
         "name": name,
         "alt_stat_name": name.replace(".", "_"),
-        **{key: value for key, value in reach.items() if key != "endpoints"},
-        "load_assignment": {"cluster_name": name, "endpoints": reach["endpoints"]},
+        **reach,
         "transport_socket": _mutual_tls(port, machine.mesh.spec.trust_domain, alpn),
     }
     if port.protocol.is_http:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from enum import Flag, auto
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
@@ -28,18 +29,36 @@ _LOST: Final[Resource] = {"ignore_health_on_host_removal": True, "close_connecti
 _READY: Final[Resource] = {"path": "/healthz/ready", "host": "gateway"}
 
 
+class Others(Flag):
+    """The gateways that are left where a call through one of them has failed."""
+
+    NONE = 0
+    EQUAL = auto()
+    """Of the same preference."""
+    NEXT = auto()
+    """Of a lower one."""
+
+    @classmethod
+    def of(cls, machine: Machine) -> Others:
+        """Those that a machine has. A name may stand for several, if there are several at all."""
+        ranks = _ranked(machine).values()
+        if sum(map(len, ranks)) == 1:
+            return cls.NONE
+        equal = _is_named(machine) or any(len(each) > 1 for each in ranks)
+        return (cls.EQUAL if equal else cls.NONE) | (cls.NEXT if len(ranks) > 1 else cls.NONE)
+
+
 def reach(machine: Machine, clusters: int) -> Resource:
-    """How to get to the gateways: what is the same in every cluster, its endpoints under ``endpoints``."""
+    """How to get to the gateways: what is the same in every cluster."""
     gateways = machine.mesh.spec.gateways
-    named = any(not _is_ip(gateway.address) for gateway in gateways)
     several = len(gateways) > 1
     return {
-        **({"cluster_type": _DNS} if named else {"type": "STATIC"}),
+        **({"cluster_type": _DNS} if _is_named(machine) else {"type": "STATIC"}),
         "connect_timeout": "1.500s" if several else "5s",
         "lb_policy": "LEAST_REQUEST",
         "circuit_breakers": {"thresholds": [THRESHOLDS]},
         "upstream_connection_options": {"tcp_keepalive": KEEPALIVE},
-        "endpoints": localities(machine, with_status_port=several),
+        "load_assignment": endpoints(machine, with_status_port=several),
         **(_asked(gateways, clusters) if several else {}),
         **({"outlier_detection": outliers(gateways), "common_lb_config": AT_ONCE} if several else {}),
     }
@@ -73,6 +92,10 @@ def asked_through(check: HealthCheck) -> Resource:
     return _asking({**_times(check.interval, check.timeout), "tcp_health_check": {}})
 
 
+def _is_named(machine: Machine) -> bool:
+    return not all(_is_ip(gateway.address) for gateway in machine.mesh.spec.gateways)
+
+
 def _is_ip(address: str) -> bool:
     try:
         ip_address(address)
@@ -81,14 +104,24 @@ def _is_ip(address: str) -> bool:
     return True
 
 
-def localities(machine: Machine, *, with_status_port: bool) -> list[Json]:
-    """The gateways by preference. Envoy's priorities must begin at 0 and leave nothing out."""
-    ranks: dict[tuple[int, int], list[Resource]] = defaultdict(list)
+def endpoints(machine: Machine, *, with_status_port: bool) -> Resource:
+    """The gateways by preference, as a load assignment. Envoy's priorities must begin at 0 and leave nothing out."""
+    ranked = sorted(_ranked(machine).items())
+    localities: list[Json] = [
+        {"priority": priority, "lb_endpoints": [_endpoint(each, with_status_port=with_status_port) for each in equals]}
+        for priority, (_, equals) in enumerate(ranked)
+    ]
+    # Required, and otherwise of no meaning where the endpoints stand in the cluster itself.
+    return {"cluster_name": "gateways", "endpoints": localities}
+
+
+def _ranked(machine: Machine) -> dict[tuple[int, int], list[Gateway]]:
+    """The gateways by distance and preference."""
+    ranks: dict[tuple[int, int], list[Gateway]] = defaultdict(list)
     for index, gateway in enumerate(machine.mesh.spec.gateways):
         preference = index if gateway.priority is None else gateway.priority
-        rank = _distance(machine.workload.spec.locality, gateway.locality), preference
-        ranks[rank].append(_endpoint(gateway, with_status_port=with_status_port))
-    return [{"priority": priority, "lb_endpoints": ranks[rank]} for priority, rank in enumerate(sorted(ranks))]
+        ranks[_distance(machine.workload.spec.locality, gateway.locality), preference].append(gateway)
+    return ranks
 
 
 def _distance(here: str | None, there: str | None) -> int:
@@ -166,7 +199,6 @@ _OUTLIERS: Final[Resource] = {
     "split_external_local_origin_errors": True,
     "consecutive_local_origin_failure": 2,
     "enforcing_consecutive_5xx": 0,
-    "enforcing_consecutive_gateway_failure": 0,
     "enforcing_success_rate": 0,
     "enforcing_local_origin_success_rate": 0,
     "interval": "1s",

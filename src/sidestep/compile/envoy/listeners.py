@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidestep.compile.envoy import http, routes, traffic, transcoding
 from sidestep.compile.envoy.access_log import TCP_LOG
+from sidestep.compile.envoy.gateways import Others
 from sidestep.compile.envoy.resources import LISTENER, TYPE, cluster_name, extension
 from sidestep.spec.sockets import UnixSocket
 
@@ -19,14 +20,14 @@ TCP_STAT_PREFIX: Final = "egress_tcp"
 
 def egress(machine: Machine, metadata: PeerMetadata) -> list[Resource]:
     """One listener for each egress port that has an address of its own, by address."""
-    several = len(machine.mesh.spec.gateways) > 1
+    others = Others.of(machine)
     ports = [(port.listen, port) for port in machine.egress if port.listen]
     ports.sort(key=lambda port: (isinstance(port[0], UnixSocket), port[0], port[1].service.host))
     return [
         listener(
             f"egress|{listen}",
             listen,
-            _http(port, metadata, several_gateways=several) if port.protocol.is_http else tcp_proxy(port),
+            _http(port, metadata, others) if port.protocol.is_http else tcp_proxy(port),
         )
         for listen, port in ports
     ]
@@ -73,8 +74,8 @@ def tcp_proxy(port: EgressPort) -> Resource:
     )
 
 
-def _http(port: EgressPort, metadata: PeerMetadata, *, several_gateways: bool) -> Resource:
-    to_service = transcoding.routes(port.transcoding, routes.to_service(port, several_gateways=several_gateways))
+def _http(port: EgressPort, metadata: PeerMetadata, others: Others) -> Resource:
+    to_service = transcoding.routes(port.transcoding, routes.to_service(port, others))
     host: Resource = {"name": "service", "domains": ["*"], "routes": to_service}
     return http.connection_manager(
         routes={"route_config": http.route_config(port.service.host, [host], metadata)},

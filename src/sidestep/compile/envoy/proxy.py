@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidestep.compile.envoy import http, tunnel
 from sidestep.compile.envoy import routes as to
+from sidestep.compile.envoy.gateways import Others
 from sidestep.compile.envoy.listeners import listener
 from sidestep.compile.envoy.resources import ROUTES, TYPE, cluster_name, from_file
 from sidestep.compile.names import names
@@ -57,11 +58,11 @@ def routes(machine: Machine, metadata: PeerMetadata) -> list[Resource]:
     if machine.workload.spec.proxy is None:
         return []
     ports = sorted(_first(machine.egress), key=_by_host)
-    several = len(machine.mesh.spec.gateways) > 1
+    others = Others.of(machine)
     known = names({port.service.host: port.service for port in ports}.values(), machine.workload.metadata.namespace)
     hosts: list[Json] = []
     for host, of_host in groupby(ports, key=lambda port: port.service.host):
-        hosts += _service([*of_host], known[host], several_gateways=several)
+        hosts += _service([*of_host], known[host], others)
     hosts.append(_virtual_host(NAME, ["*"], _not_found(_nobody(machine, ports))))
     # What is meant for the proxy ends at the proxy.
     removed: Resource = {"request_headers_to_remove": ["proxy-authorization"]}
@@ -102,14 +103,14 @@ def _inlined(value: Json, in_place: Resource) -> Json:
     return value
 
 
-def _service(ports: Sequence[EgressPort], known: Sequence[str], *, several_gateways: bool) -> Iterator[Resource]:
+def _service(ports: Sequence[EgressPort], known: Sequence[str], others: Others) -> Iterator[Resource]:
     """A virtual host for each port of a service, and one for whoever asks for another port of it."""
     host = ports[0].service.host
     for port in ports:
         domains = [f"{name}:{port.number}" for name in known]
         # As in Istio, and in HTTP: no port means 80.
         domains += known if port.number == _HTTP_PORT else ()
-        yield _virtual_host(f"{host}:{port.number}", domains, _port(port, several_gateways=several_gateways))
+        yield _virtual_host(f"{host}:{port.number}", domains, _port(port, others))
     domains = [f"{name}:*" for name in known]
     domains += known if all(port.number != _HTTP_PORT for port in ports) else ()
     offered = _listing(f"{host}:{port.number} ({port.protocol})" for port in ports)
@@ -120,10 +121,10 @@ def _virtual_host(name: str, domains: Sequence[str], to_where: Sequence[Json]) -
     return {"name": name, "domains": domains, "routes": to_where}
 
 
-def _port(port: EgressPort, *, several_gateways: bool) -> list[Json]:
+def _port(port: EgressPort, others: Others) -> list[Json]:
     if not port.protocol.is_http:
         return [_tunnel_to(cluster_name(port)), _only_connect(port)]
-    requests = to.to_service(port, several_gateways=several_gateways)
+    requests = to.to_service(port, others)
     return [_READ_HERE, *(_without_websocket(each) if port.protocol.is_http2 else each for each in requests)]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from sidestep.compile.envoy.gateways import Others
 from sidestep.compile.envoy.resources import extension
 from sidestep.spec.traffic import SAFE_FOR_ANY_METHOD, Duration, Retries, RetryOn
 
@@ -22,38 +24,44 @@ class Methods(NamedTuple):
     action: Resource
 
 
-def by_method(port: EgressPort, *, several_gateways: bool) -> list[Methods]:
-    """Every request, with its retries: the last entry matches whatever those before it do not."""
+def by_method(port: EgressPort, others: Others) -> list[Methods]:
+    """Every request, with its retries: each entry matches what those before it do not, the last one whatever is left.
+
+    ``others`` are the gateways that are left for a second try.
+    """
     retries = port.traffic.retries
-    may_hang = several_gateways and not port.is_http2_upstream
+    may_hang = bool(others) and not port.is_http2_upstream
     if retries is None:
-        return _DEFAULTS[several_gateways, may_hang]
-    return _made(retries, several_gateways, may_hang) if retries.attempts else [Methods(_ANY, {})]
+        return _default(others, may_hang)
+    return _made(retries, others, may_hang) if retries.attempts else [Methods(_ANY, {})]
 
 
-def of_upgrades(*, several_gateways: bool) -> Resource:
+def of_upgrades(others: Others) -> Resource:
     """The retries of a WebSocket's handshake."""
-    return _DEFAULTS[several_gateways, False][-1].action
+    return _default(others, False)[-1].action
 
 
-def _made(retries: Retries, several_gateways: bool, may_hang: bool) -> list[Methods]:
+@cache
+def _default(others: Others, may_hang: bool) -> list[Methods]:
+    return _made(Retries(attempts=2), others, may_hang)
+
+
+def _made(retries: Retries, others: Others, may_hang: bool) -> list[Methods]:
     wanted = retries.retry_on or _WHEN_IDEMPOTENT
     if retries.unsafe_any_method:
-        return [Methods(_ANY, _action(retries, wanted, several_gateways))]
+        return [Methods(_ANY, _action(retries, wanted, others))]
     nothing_sent = RetryOn(tuple(each for each in wanted.conditions if each in SAFE_FOR_ANY_METHOD))
     hedged = retries.hedge_on_per_try_timeout or (
         may_hang and retries.hedge_on_per_try_timeout is None and retries.per_try_timeout is None
     )
-    repeated = _action(retries, wanted, several_gateways)
-    safe = Methods(_methods(SAFE), {**repeated, **_hedge(repeated)})
-    return [
-        *([safe] if hedged else []),
-        Methods(_methods(IDEMPOTENT), repeated),
-        Methods(_ANY, _action(retries, nothing_sent, several_gateways)),
-    ]
+    repeated, any_method = _action(retries, wanted, others), _action(retries, nothing_sent, others)
+    if not hedged:
+        return [Methods(_methods(*SAFE, *REPEATABLE), repeated), Methods(_ANY, any_method)]
+    safe = Methods(_methods(*SAFE), {**repeated, **_hedge(repeated)})
+    return [safe, Methods(_methods(*REPEATABLE), repeated), Methods(_ANY, any_method)]
 
 
-def _action(retries: Retries, when: RetryOn, several_gateways: bool) -> Resource:
+def _action(retries: Retries, when: RetryOn, others: Others) -> Resource:
     base = retries.backoff.milliseconds if retries.backoff else _BACKOFF.milliseconds
     policy: Resource = {
         "retry_on": ",".join(when.conditions),
@@ -61,7 +69,8 @@ def _action(retries: Retries, when: RetryOn, several_gateways: bool) -> Resource
         "retry_back_off": {"base_interval": str(Duration(base)), "max_interval": str(Duration(20 * base))},
         **({"retriable_status_codes": when.codes} if when.codes else {}),
         **({"per_try_timeout": str(retries.per_try_timeout)} if retries.per_try_timeout else {}),
-        **(_ANOTHER_GATEWAY if several_gateways else {}),
+        **(_ANOTHER_OF_EQUALS if Others.EQUAL in others else {}),
+        **(_THE_NEXT if Others.NEXT in others else {}),
     }
     return {"retry_policy": policy}
 
@@ -76,31 +85,29 @@ def _hedge(action: Resource) -> Resource:
     }
 
 
-def _methods(names: tuple[str, ...]) -> Resource:
+def _methods(*names: str) -> Resource:
     matcher: Resource = {"safe_regex": {"regex": "|".join(names)}}
     return {"prefix": "/", "headers": [{"name": ":method", "string_match": matcher}]}
 
 
 SAFE: Final = ("GET", "HEAD", "OPTIONS", "TRACE")
 """Methods that change nothing (RFC 9110 §9.2.1): two of them under way at once are as good as one."""
-IDEMPOTENT: Final = (*SAFE, "PUT", "DELETE")
-"""Methods that may be sent twice, one after the other (RFC 9110 §9.2.2)."""
+REPEATABLE: Final = ("PUT", "DELETE")
+"""The others that may be sent twice, one after the other (RFC 9110 §9.2.2)."""
 _ANY: Final[Resource] = {"prefix": "/"}
 _WHEN_IDEMPOTENT: Final = RetryOn(("connect-failure", "refused-stream", "reset-before-request", "reset"))
 _BACKOFF: Final = Duration(5)
-_ANOTHER_GATEWAY: Final[Resource] = {
+# Each of these costs thousands of services, so none is there that could not change where a second try goes.
+_ANOTHER_OF_EQUALS: Final[Resource] = {
     "retry_host_predicate": [
         extension("envoy.retry_host_predicates.previous_hosts", "retry.host.previous_hosts.v3.PreviousHostsPredicate")
     ],
     "host_selection_retry_max_attempts": 3,
+}
+_THE_NEXT: Final[Resource] = {
     "retry_priority": extension(
         "envoy.retry_priorities.previous_priorities",
         "retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
         update_frequency=1,
     ),
-}
-_DEFAULTS: Final = {
-    (several, may_hang): _made(Retries(attempts=2), several, may_hang)
-    for several in (False, True)
-    for may_hang in (False, several)
 }

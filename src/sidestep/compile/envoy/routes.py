@@ -8,15 +8,16 @@ from sidestep.compile.envoy import retries
 from sidestep.compile.envoy.resources import cluster_name, upgrade_cluster_name
 
 if TYPE_CHECKING:
+    from sidestep.compile.envoy.gateways import Others
     from sidestep.compile.envoy.resources import Resource
     from sidestep.spec import EgressPort
 
 
-def to_service(port: EgressPort, *, several_gateways: bool) -> list[Resource]:
+def to_service(port: EgressPort, others: Others) -> list[Resource]:
     """The routes of a virtual host that stands for one port of a service."""
     action = {"cluster": cluster_name(port), "host_rewrite_literal": authority(port), **_time(port)}
-    upgrades = _upgrades(port, action, several_gateways) if upgrade_cluster_name(port) != cluster_name(port) else []
-    methods = retries.by_method(port, several_gateways=several_gateways)
+    upgrades = _upgrades(port, action, others) if upgrade_cluster_name(port) != action["cluster"] else []
+    methods = retries.by_method(port, others)
     requests: list[Resource] = [{"match": each.match, "route": {**action, **each.action}} for each in methods]
     return [*upgrades, *requests]
 
@@ -26,9 +27,9 @@ def authority(port: EgressPort) -> str:
     return port.service.host if port.number == 80 else f"{port.service.host}:{port.number}"
 
 
-def _upgrades(port: EgressPort, action: Resource, several_gateways: bool) -> list[Resource]:
+def _upgrades(port: EgressPort, action: Resource, others: Others) -> list[Resource]:
     """A WebSocket needs HTTP/1.1 up to the application (facts/istio.md §13.8)."""
-    again = retries.of_upgrades(several_gateways=several_gateways)
+    again = retries.of_upgrades(others)
     return [{"match": _UPGRADE, "route": {**action, "cluster": upgrade_cluster_name(port), **again, **_NO_TIME_LIMIT}}]
 
 
@@ -40,6 +41,6 @@ def _time(port: EgressPort) -> Resource:
 
 _NO_TIME_LIMIT: Final[Resource] = {
     "timeout": "0s",
-    "max_stream_duration": {"max_stream_duration": "0s", "grpc_timeout_header_max": "0s"},
+    "max_stream_duration": {"grpc_timeout_header_max": "0s"},
 }
 _UPGRADE: Final[Resource] = {"prefix": "/", "headers": [{"name": "upgrade", "present_match": True}]}

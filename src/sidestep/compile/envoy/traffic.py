@@ -100,8 +100,8 @@ def _asked_through(port: EgressPort, machine: Machine, base: Resource) -> Resour
     if check is None:
         return {}
     plain: Resource = {"transport_socket_matches": []} if "transport_socket_matches" in base else {}
-    endpoints = gateways.localities(machine, with_status_port=False)
-    return {**plain, **gateways.asked_through(check), "endpoints": endpoints}
+    endpoints = gateways.endpoints(machine, with_status_port=False)
+    return {**plain, **gateways.asked_through(check), "load_assignment": endpoints}
 
 
 def http_options(port: EgressPort, *, http2: bool) -> Resource:
