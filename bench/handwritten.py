@@ -173,8 +173,8 @@ def _routes(call: Call) -> Config:
     }
 
 
-def _access_log() -> Config:
-    config = {"path": "access.log", "log_format": {"json_format": _LOG_FIELDS}}
+def _access_log(**more: str) -> Config:
+    config = {"path": "access.log", "log_format": {"json_format": {**_LOG_FIELDS, **more}}}
     return _extension("envoy.access_loggers.file", "access_loggers.file.v3.FileAccessLog", **config)
 
 
@@ -256,7 +256,7 @@ def _to_application(served: Served) -> Config:
         },
         forward_client_cert_details="SANITIZE_SET",
         set_current_client_cert_details={"uri": True},
-        access_log=[_access_log()],
+        access_log=[_access_log(downstream_peer_uri_san="%DOWNSTREAM_PEER_URI_SAN%")],
     )
 
 
@@ -266,7 +266,7 @@ def _bytes_to_application(served: Served) -> Config:
         "filters.network.tcp_proxy.v3.TcpProxy",
         stat_prefix="ingress",
         cluster=served.cluster,
-        access_log=[_access_log()],
+        access_log=[_access_log(downstream_peer_uri_san="%DOWNSTREAM_PEER_URI_SAN%")],
     )
 
 
