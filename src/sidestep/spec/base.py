@@ -161,6 +161,8 @@ def descriptions(model: type[BaseModel]) -> Mapping[str, str]:
         assert isinstance(definition, ast.ClassDef)
         for field, text in pairwise(definition.body):
             match field, text:
-                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(docstring))):
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(docstring))) if (
+                    name in model.model_fields
+                ):
                     found[name] = cleandoc(docstring)
     return found
