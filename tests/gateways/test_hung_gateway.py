@@ -59,14 +59,15 @@ def hung() -> Iterator[socket.socket]:
 def bundle(directory: Path, gateways: list[int], egress: list[documents.Fields]) -> Path:
     """A machine that makes these calls, and has many services more."""
     others = [f"s{index}.pay.svc.cluster.local" for index in range(OTHERS)]
-    unused = [documents.egress(host, f"127.77.{index >> 8}.{index & 255}:9080") for index, host in enumerate(others)]
+    unused = [documents.egress(host, "none") for host in others]
     offered = [
         documents.service(each.host, *((port.number, str(port.protocol)) for port in each.ports))
         for each in (SERVICE, PAYMENTS)
     ]
     offered += map(documents.service, others)
     mesh = documents.mesh(*offered, gateways=[{"address": "127.0.0.1", "port": port} for port in gateways])
-    file = documents.write(directory / "spec.yaml", mesh, documents.workload(*egress, *unused))
+    workload = documents.workload(*egress, *unused, proxy={"listen": "unix:./proxy.sock"})
+    file = documents.write(directory / "spec.yaml", mesh, workload)
     [made] = onboard.bundles(onboard.load([file]))
     made.install(directory / "bundle", validate=envoys.accepted())
     return directory / "bundle"
