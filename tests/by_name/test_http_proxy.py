@@ -122,6 +122,15 @@ def test_opens_no_tunnel_to_another_host(machine: Machine, name: str) -> None:
     assert (status, body.partition(" here: ")[0]) == (404, f"sidestep: no service {name}")
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1"])
+def test_what_envoy_would_take_for_orders_is_none_from_an_application(machine: Machine, address: str) -> None:
+    inside = [f"x-forwarded-for: {address}", "x-envoy-internal: true"]
+    again = get(REVIEWS, *inside, "x-envoy-retry-on: 5xx", "x-envoy-max-retries: 3", target=f"/second-time/{address}")
+    assert ask(machine, again.replace("GET", "POST", 1))[0] == 503
+    hurry = get(REVIEWS, *inside, "x-envoy-upstream-rq-timeout-ms: 100", target="/slow?ms=500")
+    assert ask(machine, hurry)[0] == 200
+
+
 def test_says_what_there_is(machine: Machine) -> None:
     _, head, body = ask(machine, get("example.com"))
     assert "content-type: text/plain" in head
