@@ -142,6 +142,14 @@ def test_says_what_there_is(machine: Machine) -> None:
     assert "ledger" not in body
 
 
+@pytest.mark.parametrize(("method", "target"), [("GET", "?a=b"), ("OPTIONS", "*")])
+def test_says_what_is_no_path(machine: Machine, method: str, target: str) -> None:
+    """A name that is known is not called unknown: Python's urllib leaves the slash out."""
+    form = target if method == "OPTIONS" else f"http://{REVIEWS}{target}"
+    status, _, body = ask(machine, get(REVIEWS, target=form).replace("GET", method, 1))
+    assert (status, body) == (404, f"sidestep: {target} is no path: one begins with a slash\n")
+
+
 def test_leaves_a_404_of_the_service_as_it_is(machine: Machine) -> None:
     status, _, body = ask(machine, get(REVIEWS, target="/status/404"))
     assert (status, json.loads(body)["service"]) == (404, "reviews")
