@@ -31,11 +31,6 @@ def by_method(port: EgressPort, *, several_gateways: bool) -> list[Methods]:
     return _made(retries, several_gateways, may_hang) if retries.attempts else [Methods(_ANY, {})]
 
 
-def of_upgrades(*, several_gateways: bool) -> Resource:
-    """The retries of a WebSocket's handshake."""
-    return _DEFAULTS[several_gateways, False][-1].action
-
-
 def _made(retries: Retries, several_gateways: bool, may_hang: bool) -> list[Methods]:
     wanted = retries.retry_on or _WHEN_IDEMPOTENT
     if retries.unsafe_any_method:
