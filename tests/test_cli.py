@@ -274,6 +274,15 @@ def test_answers_of_programs_are_json(tmp_path: Path) -> None:
         assert isinstance(run(*command).json, dict)
 
 
+def test_a_subset_is_told_from_the_others(tmp_path: Path) -> None:
+    calls = [egress(), egress(listen="127.0.0.1:9082", subset="v2")]
+    spec = documents.write(tmp_path / "spec.yaml", mesh(), workload(*calls))
+    _, *rows, _, _ = run("validate", spec).out.splitlines()
+    assert [row.endswith(":9080 (subset v2)  HTTP") for row in rows] == [False, False, True]
+    [one] = run("validate", "-o", "json", spec).json["workloads"]
+    assert [each.get("subset") for each in one["egress"]] == [None, "v2"]
+
+
 def test_failures_of_programs_are_json(tmp_path: Path) -> None:
     spec = documents.write(tmp_path / "spec.yaml", mesh(), workload())
     no_envoy = run("render", spec, "-o", tmp_path / "bundle", "--format", "json", "--envoy-path", "missing")

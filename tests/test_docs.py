@@ -19,8 +19,9 @@ import yaml
 
 import sidestep
 from sidestep.cli.commands import COMMANDS
+from sidestep.onboard import bundles, load
 from sidestep.spec.documents import read
-from tests import commands, envoys
+from tests import commands, documents, envoys
 from tests.pages import PAGES, ROOT, Typed, anchors, blocks, links, rows, typed
 
 if TYPE_CHECKING:
@@ -168,6 +169,30 @@ def test_the_reference_says_what_the_code_says() -> None:
 def test_the_reference_holds_every_command_and_kind() -> None:
     assert {f"## sidestep {name}" for name in COMMANDS} < set(PAGES["docs/cli.md"].splitlines())
     assert {"## Kind Mesh", "## Kind Workload"} < set(PAGES["docs/spec.md"].splitlines())
+
+
+def test_the_figures_of_calls_are_those_of_the_code(tmp_path: Path) -> None:
+    service = documents.service("ledger.pay.svc.cluster.local", (50051, "GRPC"), (9000, "TCP"))
+    http, tcp = (documents.egress("ledger.pay", f"127.0.0.1:{port}", port=port) for port in (50051, 9000))
+    made: list[Any] = []
+    for number, gateways in enumerate(
+        [[{"address": "192.0.2.1"}], [{"address": "192.0.2.1"}, {"address": "192.0.2.2"}]]
+    ):
+        mesh = documents.mesh(service, gateways=gateways)
+        file = documents.write(tmp_path / f"{number}.yaml", mesh, documents.workload(http, tcp))
+        made += [bundle.plan for bundle in bundles(load([str(file)]))]
+    [over_http, _] = made[0].clusters
+    [options] = over_http["typed_extension_protocol_options"].values()
+    streams = options["explicit_http_config"]["http2_protocol_options"]["max_concurrent_streams"]
+    age = options["common_http_protocol_options"]["max_connection_duration"]
+    alone, several = (plan.clusters[0]["connect_timeout"].rstrip("s") for plan in made)
+    [connection] = [each["filter_chains"][0]["filters"][0] for each in made[0].listeners if "9000" in each["name"]]
+    attempts = {3: "three", 5: "five"}[connection["typed_config"]["max_connect_attempts"]]
+    said = PAGES["docs/bundles.md"]
+    assert f"at most {streams} requests at once on a connection" in said
+    assert f"take new requests for {age.rstrip('s')} s" in said
+    assert f"{float(alone):g} s, or {float(several):g} s where there are several" in said
+    assert f"A TCP connection is tried {attempts} times" in said
 
 
 def test_the_changes_name_this_version() -> None:

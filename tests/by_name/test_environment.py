@@ -181,6 +181,16 @@ def test_tells_addresses_and_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert set(variables(tmp_path / "spec.yaml")) == set(variables(where))
 
 
+def test_a_subset_stands_for_the_port_only_where_it_is_the_first(tmp_path: Path) -> None:
+    every = documents.egress("reviews", "none", port=9080)
+    v2 = documents.egress("reviews", "127.0.0.1:9082", port=9080, subset="v2")
+    url = "REVIEWS_BOOKINFO_9080_URL"
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other").mkdir()
+    assert variables(bundle(tmp_path / "one", every, v2, proxy={}))[url] == f"http://{REVIEWS}:9080"
+    assert variables(bundle(tmp_path / "other", v2, every, proxy={}))[url] == "http://127.0.0.1:9082"
+
+
 def test_without_a_proxy_no_proxy_is_named(tmp_path: Path) -> None:
     assert variables(bundle(tmp_path)) == {
         "REVIEWS_BOOKINFO_9080": "127.0.0.1:9080",

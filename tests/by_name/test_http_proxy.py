@@ -122,6 +122,15 @@ def test_opens_no_tunnel_to_another_host(machine: Machine, name: str) -> None:
     assert (status, body.partition(" here: ")[0]) == (404, f"sidestep: no service {name}")
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1"])
+def test_what_envoy_would_take_for_orders_is_none_from_an_application(machine: Machine, address: str) -> None:
+    inside = [f"x-forwarded-for: {address}", "x-envoy-internal: true"]
+    again = get(REVIEWS, *inside, "x-envoy-retry-on: 5xx", "x-envoy-max-retries: 3", target=f"/second-time/{address}")
+    assert ask(machine, again.replace("GET", "POST", 1))[0] == 503
+    hurry = get(REVIEWS, *inside, "x-envoy-upstream-rq-timeout-ms: 100", target="/slow?ms=500")
+    assert ask(machine, hurry)[0] == 200
+
+
 def test_says_what_there_is(machine: Machine) -> None:
     _, head, body = ask(machine, get("example.com"))
     assert "content-type: text/plain" in head
@@ -131,6 +140,14 @@ def test_says_what_there_is(machine: Machine) -> None:
     assert "this machine calls reviews.bookinfo.svc.cluster.local:9080 (HTTP), " in body
     assert body.endswith("no port means 80\n")
     assert "ledger" not in body
+
+
+@pytest.mark.parametrize(("method", "target"), [("GET", "?a=b"), ("OPTIONS", "*")])
+def test_says_what_is_no_path(machine: Machine, method: str, target: str) -> None:
+    """A name that is known is not called unknown: Python's urllib leaves the slash out."""
+    form = target if method == "OPTIONS" else f"http://{REVIEWS}{target}"
+    status, _, body = ask(machine, get(REVIEWS, target=form).replace("GET", method, 1))
+    assert (status, body) == (404, f"sidestep: {target} is no path: one begins with a slash\n")
 
 
 def test_leaves_a_404_of_the_service_as_it_is(machine: Machine) -> None:

@@ -94,6 +94,19 @@ def test_what_a_client_says_of_its_address_stands_before_the_truth(site: Site) -
 
 
 @pytest.mark.usefixtures("forwarder")
+@pytest.mark.parametrize("way", ["address", "absolute form", "tunnel"])
+def test_what_envoy_would_take_for_orders_is_none_from_a_client(site: Site, way: str) -> None:
+    """The client has a private address, which Envoy has taken for a machine of its own network's."""
+    proxy = {"address": [], "absolute form": ["-x"], "tunnel": ["-p", "-x"]}[way]
+    arguments = [*proxy, f"http://{ADDRESS}:{PROXY}"] if proxy else []
+    url = f"http://{REVIEWS}:{HTTP}" if proxy else f"http://{WAYS['http']}"
+    again = ["-X", "POST", "-H", "x-envoy-retry-on: 5xx", "-H", "x-envoy-max-retries: 3"]
+    assert site.curl(UNTOUCHED, *arguments, *again, f"{url}/second-time/{way.replace(' ', '-')}")[0] == "503"
+    hurry = ["-H", "x-envoy-upstream-rq-timeout-ms: 100"]
+    assert site.curl(UNTOUCHED, *arguments, *hurry, f"{url}/slow?ms=500")[0] == "200"
+
+
+@pytest.mark.usefixtures("forwarder")
 @pytest.mark.parametrize(("what", "got"), [("grpc", '"messages"'), ("echo", "ping"), ("greeting", "220 ")])
 def test_other_protocols(site: Site, what: str, got: str) -> None:
     answer = site.client(UNTOUCHED, what, WAYS[what])

@@ -204,6 +204,7 @@ def test_what_it_invites_to_works(tmp_path: Path) -> None:
     with running(tmp_path, *QUICK) as lab:
         lab.wait_until_up()
         assert "kind: Workload" in "".join(lab.lines), "the spec is shown"
+        assert "Ctrl-C ends the lab and removes everything." in lab.lines[-1]
         printed = lab.commands()
         [allowed], [denied] = starting_with(printed, "curl http"), starting_with(printed, "curl -i")
         assert json.loads(shell(allowed))["principal"] == "spiffe://cluster.local/ns/vms/sa/billing"
@@ -228,6 +229,14 @@ def test_what_it_invites_to_works(tmp_path: Path) -> None:
         assert lab.process.wait(30) == 0
     wait_until_gone(tmp_path)
     assert len(printed) == 7, "every command was tried"
+
+
+def test_what_is_kept_is_not_said_to_be_removed(tmp_path: Path) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    with running(temporary, *QUICK, "--keep", tmp_path / "kept") as lab:
+        lab.wait_until_up()
+        assert lab.lines[-1].endswith(" Ctrl-C ends the lab.\n")
 
 
 LAX = """#!{python}

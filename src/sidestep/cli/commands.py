@@ -74,6 +74,7 @@ def sidestep() -> None:
     \b
     Make a machine's bundle and run it:
       sidestep render mesh.yaml billing.yaml -o bundle/
+      sidestep ca init ca/
       sidestep ca issue ca/ --bundle bundle/
       cd bundle && envoy -c envoy.json --disable-hot-restart
     """

@@ -103,7 +103,7 @@ async def _play(
                 results.append(result)
             lab_report.conclude(terminal, results)
             if stay:
-                await _stay(terminal, lab)
+                await _stay(terminal, lab, kept=keep is not None)
             terminal.progress("… stopping")
     terminal.progress("")
     return all(result.outcome.ok for result in results)
@@ -115,7 +115,7 @@ def _announced(terminal: Terminal, scenarios: Iterable[Scenario]) -> Iterator[Sc
         yield scenario
 
 
-async def _stay(terminal: Terminal, lab: Lab) -> None:
+async def _stay(terminal: Terminal, lab: Lab, *, kept: bool) -> None:
     """Until Ctrl-C, which is the usual end from here on."""
     from sidestep.lab.watch import watch
 
@@ -125,7 +125,7 @@ async def _stay(terminal: Terminal, lab: Lab) -> None:
 
     ended, loop, telling = asyncio.Event(), asyncio.get_running_loop(), asyncio.create_task(tell())
     loop.add_signal_handler(signal.SIGINT, ended.set)
-    lab_report.invite(terminal, lab)
+    lab_report.invite(terminal, lab, kept=kept)
     try:
         waiting = asyncio.create_task(ended.wait())
         await asyncio.wait([waiting, telling], return_when=asyncio.FIRST_COMPLETED)

@@ -82,8 +82,8 @@ def _for_programs(result: Result) -> dict[str, object]:
     }
 
 
-def invite(terminal: Terminal, lab: Lab) -> None:
-    """What to try while it is up."""
+def invite(terminal: Terminal, lab: Lab, *, kept: bool) -> None:
+    """What to try while it is up; whether its files are ``kept`` afterwards."""
     terminal.say()
     terminal.say(_heading("Everything is up. Try, in another terminal:"))
     for what, command in _commands(lab):
@@ -91,7 +91,8 @@ def invite(terminal: Terminal, lab: Lab) -> None:
         terminal.say(click.style(f"  # {what}", dim=True))
         terminal.say(f"  {command}")
     terminal.say()
-    terminal.say(_heading("Calls are shown here as they pass. Ctrl-C ends the lab and removes everything."))
+    end = "ends the lab" if kept else "ends the lab and removes everything"
+    terminal.say(_heading(f"Calls are shown here as they pass. Ctrl-C {end}."))
 
 
 def _commands(lab: Lab) -> Iterator[tuple[str, str]]:

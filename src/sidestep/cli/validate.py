@@ -10,7 +10,7 @@ from sidestep.cli import collector
 from sidestep.cli.terminal import Terminal, format_option
 
 if TYPE_CHECKING:
-    from sidestep.spec import IngressPort, Machine, Spec
+    from sidestep.spec import EgressPort, IngressPort, Machine, Spec
 
 
 @click.command(short_help="Check documents and show what they mean.")
@@ -61,10 +61,13 @@ def _for_people(terminal: Terminal, spec: Spec) -> None:
 
 def _calls(machine: Machine) -> list[list[str]]:
     proxy = machine.workload.spec.proxy
-    rows = [
-        [port.address or "(by name)", f"{port.service.host}:{port.number}", port.protocol] for port in machine.egress
-    ]
+    rows = [[port.address or "(by name)", _called(port), port.protocol] for port in machine.egress]
     return [*rows, *([[str(proxy.listen), "each of them by name", "HTTP proxy"]] if proxy else [])]
+
+
+def _called(port: EgressPort) -> str:
+    subset = port.traffic.subset
+    return f"{port.service.host}:{port.number}" + (f" (subset {subset})" if subset else "")
 
 
 def _served(port: IngressPort) -> list[str]:
@@ -74,18 +77,15 @@ def _served(port: IngressPort) -> list[str]:
 
 
 def _for_programs(machine: Machine) -> dict[str, object]:
+    from sidestep.outputs.envoy import manifest
+
     metadata, proxy = machine.workload.metadata, machine.workload.spec.proxy
-    egress = [
-        {"listen": port.address, "host": port.service.host, "port": port.number, "protocol": port.protocol}
-        for port in machine.egress
-    ]
-    mesh = machine.mesh.metadata.name
     return {
         "name": metadata.name,
         "namespace": metadata.namespace,
         "identity": machine.identity,
-        "mesh": mesh,
-        "egress": egress,
+        "mesh": machine.mesh.metadata.name,
+        "egress": manifest(machine)["egress"],
         **({"proxy": str(proxy.listen)} if proxy else {}),
         "ingress": [
             {

@@ -26,6 +26,7 @@ class Egress:
     host: str
     port: int
     protocol: str
+    subset: str
     listen: str | None
     """``HOST:PORT`` or ``unix:PATH`` (gRPC takes both as a target); None where it is called by name, by the proxy."""
 
@@ -38,14 +39,17 @@ class Egress:
 
 
 def egresses(manifest: Mapping[str, Any], directory: str) -> list[Egress]:
-    """What a bundle in ``directory`` (absolute, with ``/``) serves, one entry a port of a service."""
+    """What a bundle in ``directory`` (absolute, with ``/``) serves, one entry a port of a service.
+
+    Where there are several for a port, another subset than the first one's does not stand for it.
+    """
     found: dict[tuple[str, int], Egress] = {}
     for each in manifest["egress"]:
         listen = each["listen"] and _reachable(each["listen"], directory)
-        egress = Egress(each["host"], each["port"], each["protocol"], listen)
-        place = egress.host, egress.port
-        if place not in found or _rank(egress) < _rank(found[place]):
-            found[place] = egress
+        egress = Egress(each["host"], each["port"], each["protocol"], each.get("subset", ""), listen)
+        first = found.setdefault((egress.host, egress.port), egress)
+        if egress.subset == first.subset and _rank(egress) < _rank(first):
+            found[egress.host, egress.port] = egress
     return [*found.values()]
 
 

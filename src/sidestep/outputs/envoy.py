@@ -99,7 +99,13 @@ def manifest(machine: Machine) -> Resource:
         "mesh": machine.mesh.metadata.name,
         "sidestep": __version__,
         "egress": [
-            {"listen": port.address, "host": port.service.host, "port": port.number, "protocol": port.protocol}
+            {
+                "listen": port.address,
+                "host": port.service.host,
+                "port": port.number,
+                **({"subset": port.traffic.subset} if port.traffic.subset else {}),
+                "protocol": port.protocol,
+            }
             for port in machine.egress
         ],
         "ingress": [

@@ -37,6 +37,7 @@ class _Egress(_Part):
     listen: ListenOn | None
     host: DnsName
     port: PortNumber
+    subset: str = ""
     protocol: PortProtocol
 
 

@@ -325,9 +325,9 @@ _TLS_INSPECTOR: Final = extension(
     "envoy.filters.listener.tls_inspector", "filters.listener.tls_inspector.v3.TlsInspector"
 )
 # As at an edge: what a client says of where a request comes from is added to, and its x-envoy-… headers do not count.
+# An `internal_address_config` without ranges would make them count for clients with private addresses (run, 1.40).
 _FROM_OTHER_MACHINES: Final[Resource] = {
     "use_remote_address": True,
-    "internal_address_config": {"unix_sockets": False},
     "preserve_external_request_id": True,
     "request_headers_timeout": "10s",
 }

@@ -167,26 +167,32 @@ def _not_found(reason: str) -> list[Json]:
     return [{"match": match, "direct_response": _answer(404, reason)} for match in (_TUNNELS, _REQUESTS)]
 
 
+def _text(inline: str) -> Resource:
+    return {"text_format_source": {"inline_string": inline}}
+
+
 def _answer(status: int, reason: str) -> Resource:
     return {"status": status, "body": {"inline_string": reason}}
 
 
 _READ_HERE: Final = _tunnel_to(tunnel.NAME)
+_WITHOUT_SLASH: Final[Resource] = {"safe_regex": {"regex": "[^/].*"}}
 # A direct response cannot tell what was asked for; this puts it before the body, in every Envoy from 1.36 on. It leaves
 # what comes from the mesh as it is: it sees no more than Envoy's own answers.
 _NOT_FOUND: Final[Resource] = {
     "mappers": [
+        {
+            # Envoy refuses those before it looks at the name.
+            "filter": {"header_filter": {"header": {"name": ":path", "string_match": _WITHOUT_SLASH}}},
+            "body_format_override": _text("sidestep: %REQ(:PATH)% is no path: one begins with a slash\n"),
+        },
         {
             "filter": {
                 "status_code_filter": {
                     "comparison": {"op": "EQ", "value": {"default_value": 404, "runtime_key": "proxy.not_found"}}
                 }
             },
-            "body_format_override": {
-                "text_format_source": {
-                    "inline_string": "sidestep: no service %REQ(:AUTHORITY)% here: %LOCAL_REPLY_BODY%\n"
-                }
-            },
-        }
+            "body_format_override": _text("sidestep: no service %REQ(:AUTHORITY)% here: %LOCAL_REPLY_BODY%\n"),
+        },
     ]
 }

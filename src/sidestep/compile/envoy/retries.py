@@ -36,11 +36,6 @@ def by_method(port: EgressPort, others: Others) -> list[Methods]:
     return _made(retries, others, may_hang) if retries.attempts else [Methods(_ANY, {})]
 
 
-def of_upgrades(others: Others) -> Resource:
-    """The retries of a WebSocket's handshake."""
-    return _default(others, False)[-1].action
-
-
 @cache
 def _default(others: Others, may_hang: bool) -> list[Methods]:
     return _made(Retries(attempts=2), others, may_hang)

@@ -16,21 +16,18 @@ if TYPE_CHECKING:
 def to_service(port: EgressPort, others: Others) -> list[Resource]:
     """The routes of a virtual host that stands for one port of a service."""
     action = {"cluster": cluster_name(port), "host_rewrite_literal": authority(port), **_time(port)}
-    upgrades = _upgrades(port, action, others) if upgrade_cluster_name(port) != action["cluster"] else []
     methods = retries.by_method(port, others)
     requests: list[Resource] = [{"match": each.match, "route": {**action, **each.action}} for each in methods]
-    return [*upgrades, *requests]
+    if upgrade_cluster_name(port) == cluster_name(port):
+        return requests
+    # A WebSocket needs HTTP/1.1 up to the application (facts/istio.md §13.8).
+    upgrade = {**action, "cluster": upgrade_cluster_name(port), **methods[-1].action}
+    return [{"match": _UPGRADE, "route": upgrade}, *requests]
 
 
 def authority(port: EgressPort) -> str:
     """What a caller inside the mesh would put into ``Host``."""
     return port.service.host if port.number == 80 else f"{port.service.host}:{port.number}"
-
-
-def _upgrades(port: EgressPort, action: Resource, others: Others) -> list[Resource]:
-    """A WebSocket needs HTTP/1.1 up to the application (facts/istio.md §13.8)."""
-    again = retries.of_upgrades(others)
-    return [{"match": _UPGRADE, "route": {**action, "cluster": upgrade_cluster_name(port), **again, **_NO_TIME_LIMIT}}]
 
 
 def _time(port: EgressPort) -> Resource:
