@@ -23,20 +23,21 @@ _INTERNAL_LISTENERS: Final = extension(
 
 # What tells whether traffic flows and why not. Envoy would keep some 110 figures a service; these are a quarter of its
 # memory at 5,000 services (facts k).
+_TLS: Final = r"ssl\.(handshake|connection_error|fail_verify_(no_cert|error|san))"
 _OF_A_CLUSTER: Final = (
     r"upstream_cx_(total|active|connect_fail|connect_timeout|destroy_with_active_rq|max_duration_reached)",
     r"upstream_rq_(total|active|retry|timeout|[2345]xx|pending_failure_eject|pending_overflow|retry_overflow)",
     r"upstream_(cx_(rx|tx)_bytes_total|rq_time|cx_connect_ms)",
     r"membership_(healthy|total)|outlier_detection\.ejections_(active|enforced_total)|health_check\..*",
-    r"ssl\.(handshake|connection_error|fail_.*)",
-    r"client_ssl_socket_factory\..*",
+    _TLS,
+    r"client_ssl_socket_factory\.(ssl_context_update_by_sds|upstream_context_secrets_not_ready)",
 )
 # One expression, because each is tried on every name, and without `.*` in the middle, because RE2 would go through the
 # whole name with it: together a tenth of the start at thousands of services. No name of ours has a dot in it here.
 _STATS: Final = "|".join(
     (
         rf"cluster\.[^.]*\.({'|'.join(_OF_A_CLUSTER)})",
-        r"listener\.[^.]*\.(downstream_cx_(total|active)|no_filter_chain_match|ssl\.(handshake|connection_error|fail_.*))",
+        rf"listener\.[^.]*\.(downstream_cx_(total|active)|no_filter_chain_match|{_TLS})",
         r"(http|tcp)\.(egress|ingress)[^.]*\.downstream_(cx|rq)_(total|active|[245]xx)",
         r"http\.ingress[^.]*\.rbac\.(allowed|denied)",
         r"(cluster_manager|listener_manager|server|main_thread|filesystem|proxy_proto|sds)\..*",

@@ -59,15 +59,11 @@ def route_config(name: str, virtual_hosts: Sequence[Json], metadata: PeerMetadat
     return {
         "name": name,
         "virtual_hosts": virtual_hosts,
-        "request_headers_to_add": [_header(METADATA, metadata.value), _header(METADATA_ID, metadata.node_id)],
+        "request_headers_to_add": metadata.headers,
         # What the destination's sidecar tells of itself is no business of the application's.
         "response_headers_to_remove": [METADATA, METADATA_ID, "x-envoy-decorator-operation"],
         "validate_clusters": False,
     }
-
-
-def _header(name: str, value: str) -> Resource:
-    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
 ROUTER: Final = extension("envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True)

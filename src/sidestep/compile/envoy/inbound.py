@@ -185,13 +185,7 @@ def _telemetry(metadata: PeerMetadata, *, outside: bool) -> Resource:
     """The machine's name, for the telemetry of the caller's sidecar; not for whoever else comes by a balancer."""
     if outside:
         return {"response_headers_to_remove": [METADATA, METADATA_ID]}
-    own = {METADATA: metadata.value, METADATA_ID: metadata.node_id}
-    return {
-        "response_headers_to_add": [
-            {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
-            for key, value in own.items()
-        ]
-    }
+    return {"response_headers_to_add": metadata.headers}
 
 
 # Under CGI, WSGI and the like these are the same variable as x-forwarded-client-cert, which Envoy alone writes.

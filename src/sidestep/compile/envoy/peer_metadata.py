@@ -14,6 +14,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
+    from sidestep.compile.envoy.resources import Resource
     from sidestep.spec import Machine
 
 Fields: TypeAlias = "Mapping[str, str | Fields]"
@@ -58,6 +59,15 @@ class PeerMetadata:
         """
         digest = sha256(_struct(self.fields)).hexdigest()[:8]
         return f"sidecar~0.0.0.0~{self.workload}-{digest}.{self.namespace}~{self.namespace}.svc.cluster.local"
+
+    @cached_property
+    def headers(self) -> list[Resource]:
+        """Both headers, to be added in place of what is there."""
+        both = {METADATA: self.value, METADATA_ID: self.node_id}
+        return [
+            {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+            for key, value in both.items()
+        ]
 
 
 def _struct(fields: Fields) -> bytes:

@@ -20,7 +20,7 @@ SECRET: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.S
 
 def extension(name: str, message: str, **config: Json) -> Resource:
     """An extension by its name, configured by ``message`` (without the ``envoy.extensions.`` that all begin with)."""
-    return {"name": name, "typed_config": typed(message, **config)}
+    return {"name": name, "typed_config": {TYPE: f"type.googleapis.com/envoy.extensions.{message}", **config}}
 
 
 def typed(message: str, **config: Json) -> Resource:
