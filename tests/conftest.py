@@ -6,9 +6,12 @@ import signal
 
 import pytest
 
-# Shells start what runs in the background with SIGINT ignored, and every process of the tests would inherit that.
+# Shells start what runs in the background with SIGINT ignored, nohup with SIGHUP, and every process of the tests would
+# inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
