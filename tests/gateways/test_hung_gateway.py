@@ -59,7 +59,7 @@ def hung() -> Iterator[socket.socket]:
 def bundle(directory: Path, gateways: list[int], egress: list[documents.Fields]) -> Path:
     """A machine that makes these calls, and has many services more."""
     others = [f"s{index}.pay.svc.cluster.local" for index in range(OTHERS)]
-    unused = [documents.egress(host, f"127.77.{index >> 8}.{index & 255}:9080") for index, host in enumerate(others)]
+    unused = [documents.egress(host, f"unix:./{index}.sock") for index, host in enumerate(others)]
     offered = [
         documents.service(each.host, *((port.number, str(port.protocol)) for port in each.ports))
         for each in (SERVICE, PAYMENTS)
