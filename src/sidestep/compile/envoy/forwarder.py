@@ -194,6 +194,7 @@ def _upgrade(upgrade: Mapping[str, Json], before: Sequence[Json], client: Mappin
     if "filters" not in upgrade:
         return {**upgrade}
     known = [tunnel.remember(f"{_NAMESPACE}.{name}", value) for name, value in client.items()]
+    known.append(tunnel.apart(client["user"]))
     return {**upgrade, "filters": [*before, tunnel.remembered(*known), *_sequence(upgrade["filters"])]}
 
 
