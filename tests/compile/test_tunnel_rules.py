@@ -71,6 +71,7 @@ BREAKS: list[tuple[Callable[[Made], None], Callable[[Any], object]]] = [
     (KNOWN, lambda f: connect(f).pop(-2)),
     (KNOWN, lambda f: connect(f).pop(-3)),
     (KNOWN, lambda f: connect(f, 1)[-2]["typed_config"]["on_request_headers"][0].update(shared_with_upstream="NONE")),
+    (KNOWN, lambda f: connect(f)[-3]["typed_config"]["on_request_headers"].pop()),
     (KNOWN, lambda f: entrance(f)["http_filters"].insert(0, connect(f)[-2])),
 ]
 

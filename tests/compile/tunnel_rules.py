@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 
 ADDRESS = "envoy.filters.listener.original_dst.remote_ip"
+APART = "envoy.network.upstream_server_name"
+"""What tells connections to the tunnel's end apart, beside the client's address."""
 
 
 def ends(made: Made, file: str) -> list[Any]:
@@ -105,6 +107,7 @@ def who_asks_is_known_within(made: Made) -> None:
             for name in {"downstream_peer_uri_san", "user", "downstream_direct_remote_address"} & set(outside):
                 assert handed.pop(f"sidestep.{name}") == outside[name]
                 assert within[name] == f"%FILTER_STATE(sidestep.{name}:PLAIN)%"
+            assert handed.pop(APART, None) == outside.get("user"), "or one user's tunnel is taken for another's"
             assert handed == {}
 
 
@@ -119,7 +122,8 @@ def remembered(config: Any) -> Iterator[tuple[str, str]]:
     for each in connect(config)["filters"]:
         if each["name"] == "envoy.filters.http.set_filter_state":
             for value in each["typed_config"]["on_request_headers"]:
-                assert value["shared_with_upstream"] == "ONCE", "or each client has connections to the mesh of its own"
+                shared = "NONE" if value["object_key"] == APART else "ONCE"
+                assert value["shared_with_upstream"] == shared, "or each client has connections to the mesh of its own"
                 yield value["object_key"], value["format_string"]["text_format_source"]["inline_string"]
     assert "envoy.filters.http.set_filter_state" not in {each["name"] for each in config["http_filters"]}
 

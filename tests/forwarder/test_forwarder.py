@@ -94,6 +94,18 @@ def test_what_a_client_says_of_its_address_stands_before_the_truth(site: Site) -
 
 
 @pytest.mark.usefixtures("forwarder")
+def test_what_applications_read_as_those_headers_is_removed_too(site: Site) -> None:
+    names = ["x_forwarded_for", "x-forwarded_for", "x_forwarded_client_cert", "X-Forwarded_Client-Cert"]
+    forged = [part for name in names for part in ("-H", f"{name}: forged")]
+    url = f"http://{REVIEWS}:{HTTP}/"
+    for way in ([], ["-x", f"http://{ADDRESS}:{PROXY}"], ["-p", "-x", f"http://{ADDRESS}:{PROXY}"]):
+        target = url if way else f"http://{WAYS['http']}/"
+        status, body, _ = site.curl(UNTOUCHED, *way, *forged, "-H", "x_other: kept", target)
+        assert (status, "forged" in body) == ("200", False)
+        assert json.loads(body)["headers"]["x_other"] == "kept"
+
+
+@pytest.mark.usefixtures("forwarder")
 @pytest.mark.parametrize("way", ["address", "absolute form", "tunnel"])
 def test_what_envoy_would_take_for_orders_is_none_from_a_client(site: Site, way: str) -> None:
     """The client has a private address, which Envoy has taken for a machine of its own network's."""

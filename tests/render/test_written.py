@@ -27,6 +27,11 @@ def test_writes_a_bundle(place: Path) -> None:
     assert {stat.S_IMODE(mode) for _, mode, _ in snapshot("bundle").values()} == {0o644}
 
 
+def test_a_proxy_is_one_listener_more(place: Path) -> None:
+    documents.write(place / "by-name.yaml", mesh(), workload(proxy={}))
+    assert render("by-name.yaml").out.startswith("billing: bundle created, 2 listeners, for ")
+
+
 def test_modes_do_not_depend_on_the_umask(place: Path) -> None:
     before = os.umask(0)
     try:

@@ -39,6 +39,11 @@ class Plan:
     """Secret: the root certificates that servers are checked against, from a file."""
 
     @property
+    def addresses(self) -> int:
+        """How many addresses it listens on: tunnels end at a listener that has none."""
+        return sum("address" in listener for listener in self.listeners)
+
+    @property
     def static_bootstrap(self) -> Resource:
         """The same with everything inline: ``--mode validate`` does not read what is dynamic (facts k)."""
         return bootstrap.static(self.bootstrap, proxy.inline(self.listeners, self.routes), self.clusters)

@@ -176,7 +176,7 @@ def _for_clients(
     if "access_log" in config:
         config["access_log"] = [_naming(client, _mapping(each)) for each in _sequence(config["access_log"])]
     if network_filter["name"] == _HTTP:
-        before = [*_rate(_limits(machine)), *passwords]
+        before = [*_rate(_limits(machine)), *passwords, _WITHOUT_LOOKALIKES]
         config |= {
             **_FROM_OTHER_MACHINES,
             "http_filters": [*before, *_sequence(config["http_filters"])],
@@ -194,6 +194,7 @@ def _upgrade(upgrade: Mapping[str, Json], before: Sequence[Json], client: Mappin
     if "filters" not in upgrade:
         return {**upgrade}
     known = [tunnel.remember(f"{_NAMESPACE}.{name}", value) for name, value in client.items()]
+    known.append(tunnel.apart(client["user"]))
     return {**upgrade, "filters": [*before, tunnel.remembered(*known), *_sequence(upgrade["filters"])]}
 
 
@@ -331,6 +332,13 @@ _FROM_OTHER_MACHINES: Final[Resource] = {
     "preserve_external_request_id": True,
     "request_headers_timeout": "10s",
 }
+# Under CGI, WSGI and the like these are the same variables as x-forwarded-for and its kind, where Envoy puts the truth.
+_LIKE_FORWARDED: Final[Resource] = {"safe_regex": {"regex": "x_forwarded.*|x-forwarded_.*|x-forwarded-client_cert"}}
+_WITHOUT_LOOKALIKES: Final = extension(
+    "envoy.filters.http.header_mutation",
+    "filters.http.header_mutation.v3.HeaderMutation",
+    mutations={"request_mutations": [{"remove_on_match": {"key_matcher": _LIKE_FORWARDED}}]},
+)
 _NOTHING_ELSE: Final[Resource] = {
     "name": "health",
     "domains": ["*"],

@@ -21,6 +21,8 @@ NAME: Final = "internal|tunnel"
 _ADDRESS: Final = "envoy.filters.listener.original_dst.remote_ip"
 """Envoy's own name for the address that its listener filter puts in place of an internal connection's."""
 
+_SERVER_NAME: Final = "envoy.network.upstream_server_name"
+
 
 def listener(manager: Resource) -> Resource:
     """The listener at the end of every tunnel. It has no address: nobody gets there but by the proxy."""
@@ -73,6 +75,16 @@ def remember(key: str, value: str, factory: str = "envoy.string") -> Resource:
         "skip_if_empty": True,
         "shared_with_upstream": "ONCE",
     }
+
+
+def apart(value: str) -> Resource:
+    """Keeps what is remembered of one tunnel from another with another ``value``, where one client has both.
+
+    Envoy takes what is shared with an upstream connection from the first request of its pool. Pools are told apart by
+    the client's address and by this name, of which plain text makes no use. (A hashable string would do as well, but
+    Envoy 1.36 makes none.)
+    """
+    return {**remember(_SERVER_NAME, value, _SERVER_NAME), "shared_with_upstream": "NONE"}
 
 
 CONNECT: Final[Resource] = {
