@@ -138,8 +138,13 @@ def forwarding(draw: DrawFn, *, asks: bool) -> Fields:
     plain, tls = st.tuples(in_plain_text, asked).map(_together), by_tls
     limits = _optional(connections=COUNTS, requestsPerSecond=COUNTS)
     more = _optional(limits=limits, health=PORTS.map(lambda port: {"listen": f"127.120.0.1:{port}"}))
-    clients = draw(st.one_of(plain, tls, st.tuples(plain, tls).map(_together)))
-    return {"profile": "forwarder", "clients": clients, **draw(more)}
+    clients = st.one_of(plain, tls, st.tuples(plain, tls).map(_together))
+    balancers = _optional(proxyProtocol=st.lists(NETWORKS, min_size=1, max_size=2, unique=True).map(_from))
+    return {"profile": "forwarder", "clients": draw(st.tuples(clients, balancers).map(_together)), **draw(more)}
+
+
+def _from(networks: list[str]) -> Fields:
+    return {"from": networks}
 
 
 def _together(parts: tuple[Fields, ...]) -> Fields:
