@@ -37,9 +37,10 @@ class Call(NamedTuple):
     def protocol(self) -> Protocol:
         """What to speak. Raises `Unknown` where Mesh and egress say different things, or nothing."""
         declared, wanted = self.port.protocol, self.egress.protocol
-        if (declared and wanted and declared is not wanted) or not (declared or wanted):
+        protocol = declared or wanted
+        if protocol is None or wanted not in {None, protocol}:
             raise Unknown
-        return declared or wanted  # type: ignore[return-value]  # one of them is there
+        return protocol
 
     @property
     def is_http2(self) -> bool:
