@@ -6,9 +6,7 @@ import os
 import shlex
 import shutil
 import sys
-import tempfile
 import textwrap
-import traceback
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -147,6 +145,9 @@ class Terminal:
         return error.exit_code
 
     def _bug(self, error: BaseException) -> int:
+        import tempfile
+        import traceback
+
         trace = "".join(traceback.format_exception(error))
         message = f"this is a bug of ours ({type(error).__name__})"
         try:

@@ -30,11 +30,12 @@ def names(services: Iterable[Service], namespace: str) -> Mapping[str, Sequence[
 
 
 def _short(service: Service, namespace: str) -> list[str]:
-    if service.namespace is None:
+    own = service.namespace
+    if own is None:
         return []
     name = service.host.partition(".")[0]
-    within = f"{name}.{service.namespace}"
-    return [f"{within}.svc", within, *([name] if service.namespace == namespace else [])]
+    within = f"{name}.{own}"
+    return [f"{within}.svc", within, *([name] if own == namespace else [])]
 
 
 def local_names(machine: Machine) -> dict[str, list[str]]:

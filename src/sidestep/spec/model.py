@@ -119,7 +119,8 @@ class Service(Model):
 
     def server_identities(self, trust_domain: str) -> list[str]:
         """The SPIFFE IDs of ``serviceAccounts``, whole."""
-        return [_spiffe_id(account, self.namespace, trust_domain) for account in self.service_accounts]
+        namespace = self.namespace
+        return [_spiffe_id(account, namespace, trust_domain) for account in self.service_accounts]
 
     def _can_be_reached(self) -> Iterator[Finding]:
         if len(self.sni(65535)) <= MAX_SNI:  # nearly always

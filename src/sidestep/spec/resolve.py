@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 from sidestep.spec import inbound
 from sidestep.spec.addresses import allocate
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from sidestep.spec.transcode import Transcoding
 
 
-@dataclass(frozen=True)
-class EgressPort:
+class EgressPort(NamedTuple):
     """One port of one service, and the local address that stands for it."""
 
     service: Service
@@ -72,6 +71,13 @@ class Machine:
     """The mesh's root certificates (PEM), where the document names a file of them."""
     credentials: bytes = field(default=b"", repr=False)
     """The users of a forwarder's proxy with their hashed passwords (htpasswd), where it asks for them."""
+
+    @property
+    def addresses(self) -> int:
+        """On how many addresses it listens."""
+        spec = self.workload.spec
+        own = sum(each is not None for each in (spec.proxy, spec.health))
+        return own + sum(port.listen is not None for port in self.egress) + len(self.ingress)
 
     @property
     def identity(self) -> str:
@@ -177,7 +183,7 @@ class Resolution:
         egress = workload.egress or ()
         for index, (port, path) in enumerate(zip(self.ports, self.paths, strict=True)):
             if egress[_index(path)].listen is None:
-                self.ports[index] = replace(port, listen=Listen(addresses[port.service.host], port.number))
+                self.ports[index] = port._replace(listen=Listen(addresses[port.service.host], port.number))
 
     def _serve(self, path: Path, ingress: Ingress, trust_domain: str | None) -> None:
         if trust_domain is not None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from ipaddress import IPv6Address, ip_address
 from typing import Annotated, Final, NamedTuple
 
@@ -61,19 +62,15 @@ class Protocol(StrEnum):
     TLS = "TLS"
     HTTPS = "HTTPS"
 
-    @property
+    @cached_property
     def is_http(self) -> bool:
         """Whether Envoy reads the requests; the others pass as bytes (``TLS``, ``HTTPS``: the application's own)."""
-        return self in _HTTP
+        return self in {Protocol.HTTP, Protocol.HTTP2, Protocol.GRPC}
 
-    @property
+    @cached_property
     def is_http2(self) -> bool:
         """Whether the service hears HTTP/2."""
-        return self in _HTTP2
-
-
-_HTTP: Final = frozenset((Protocol.HTTP, Protocol.HTTP2, Protocol.GRPC))
-_HTTP2: Final = frozenset((Protocol.HTTP2, Protocol.GRPC))
+        return self in {Protocol.HTTP2, Protocol.GRPC}
 
 
 UNSPECIFIED: Final = ("0.0.0.0", "::")
@@ -100,9 +97,12 @@ class Listen(NamedTuple):
         return self.address in UNSPECIFIED
 
 
+_PROTOCOLS: Final = {each.value: each for each in Protocol}
+
+
 def _protocol(value: object) -> Protocol:
-    if type(value) is str and value in Protocol.__members__:
-        return Protocol(value)
+    if type(value) is str and (protocol := _PROTOCOLS.get(value)):
+        return protocol
     raise ValueError
 
 

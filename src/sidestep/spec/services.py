@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -23,23 +24,21 @@ class Services:
 
     def __init__(self, services: Iterable[Service], refused: Iterable[Value] = ()) -> None:
         """``refused`` is what stands where hosts should, and was not taken."""
-        self._by_prefix: dict[str, list[Service]] = defaultdict(list)
         self._by_host: dict[str, Service] = {}
         self._compared = 0
         self._refused = {name for host in refused for name in _names(_readable(host))}
         for service in services:
-            host = service.host if service.knows("host") else ""
-            if not host or self._by_host.setdefault(host, service) is not service:
-                continue  # refused, or listed twice, which is reported
-            at = host.find(".")
-            while at > 0:
-                self._by_prefix[host[:at]].append(service)
-                at = host.find(".", at + 1)
+            if service.knows("host"):
+                self._by_host.setdefault(service.host, service)  # one listed twice is reported
+        self._hosts = sorted(self._by_host)
 
     def matching(self, name: str) -> Sequence[Service]:
         """The services that ``name`` can mean: the one with exactly that host, else all whose host begins with it."""
         exact = self._by_host.get(name)
-        return [exact] if exact else self._by_prefix.get(name, [])
+        if exact:
+            return [exact]
+        first, last = (bisect_left(self._hosts, f"{name}{end}") for end in "./")  # no character is between those two
+        return [self._by_host[host] for host in self._hosts[first:last]]
 
     def might_match(self, name: str) -> bool:
         """Whether ``name`` may mean a service whose host was refused: one that reads the same, or cannot be read."""

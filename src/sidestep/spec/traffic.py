@@ -214,7 +214,7 @@ class HttpSettings(Model):
 class ConnectionPool(Model):
     """`trafficPolicy.connectionPool`."""
 
-    tcp: TcpSettings = Field(default_factory=TcpSettings)
+    tcp: TcpSettings = Field(default_factory=TcpSettings.model_construct)
     """What holds for every connection."""
     http: HttpSettings | None = None
     """What holds for HTTP."""
@@ -251,7 +251,7 @@ class OutlierDetection(Model):
 class TrafficPolicy(Model):
     """`trafficPolicy` of a DestinationRule."""
 
-    connection_pool: ConnectionPool = Field(default_factory=ConnectionPool)
+    connection_pool: ConnectionPool = Field(default_factory=ConnectionPool.model_construct)
     """Connections to the gateways, and what they carry."""
     outlier_detection: OutlierDetection | None = None
     """When a gateway is left out for a while."""
@@ -271,8 +271,9 @@ class HealthCheck(Model):
     """How long an answer may take."""
 
 
-_NO_HTTP: Final = HttpSettings()
-_NO_POLICY: Final = TrafficPolicy()
+# Not checked: there is nothing in them, and the first check of a model makes its validator.
+_NO_HTTP: Final = HttpSettings.model_construct()
+_NO_POLICY: Final = TrafficPolicy.model_construct()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -48,7 +47,7 @@ class Descriptors:
             resolution.say((*egress, "transcode"), [unfit.finding])
         else:
             for at in able:
-                resolution.ports[at] = replace(resolution.ports[at], transcoding=transcoding)
+                resolution.ports[at] = resolution.ports[at]._replace(transcoding=transcoding)
 
     def _complain(self, resolution: Resolution, path: Path, directory: FilePath, complaint: Complaint) -> None:
         """Reports the compiler's words, at the place in the ``.proto`` file that they are about."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidestep.compile.envoy.access_log import HTTP_LOG
 from sidestep.compile.envoy.peer_metadata import METADATA, METADATA_ID
-from sidestep.compile.envoy.resources import extension
+from sidestep.compile.envoy.resources import extension, typed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,25 +33,18 @@ def connection_manager(
     the router; ``default_host`` stands in for the ``Host`` that HTTP/1.0 callers do not send; ``more`` is what only
     this one has, or has otherwise than the others.
     """
-    return extension(
-        "envoy.filters.network.http_connection_manager",
-        "filters.network.http_connection_manager.v3.HttpConnectionManager",
-        stat_prefix=STAT_PREFIX,
+    http1: Resource = {"accept_http_10": True}
+    if default_host:
+        http1["default_host_for_http_10"] = default_host
+    manager: Resource = {
+        **_FOR_CALLS,
         **routes,
-        http_filters=[*filters, ROUTER],
-        # As Istio's own sidecars have it: no time-outs that the application did not ask for, paths normalised.
-        stream_idle_timeout="0s",
-        normalize_path=True,
-        path_with_escaped_slashes_action="KEEP_UNCHANGED",
-        server_header_transformation="PASS_THROUGH",
-        proxy_100_continue=True,
-        http_protocol_options={
-            "accept_http_10": True,
-            **({"default_host_for_http_10": default_host} if default_host else {}),
-        },
-        upgrade_configs=upgrades,
-        **{"access_log": HTTP_LOG, **more},
-    )
+        "http_filters": [*filters, ROUTER],
+        "http_protocol_options": http1,
+        "upgrade_configs": upgrades,
+        **more,
+    }
+    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
 
 
 def route_config(name: str, virtual_hosts: Sequence[Json], metadata: PeerMetadata) -> Resource:
@@ -61,9 +54,21 @@ def route_config(name: str, virtual_hosts: Sequence[Json], metadata: PeerMetadat
         "virtual_hosts": virtual_hosts,
         "request_headers_to_add": metadata.headers,
         # What the destination's sidecar tells of itself is no business of the application's.
-        "response_headers_to_remove": [METADATA, METADATA_ID, "x-envoy-decorator-operation"],
+        "response_headers_to_remove": _OF_THE_SIDECAR,
         "validate_clusters": False,
     }
 
 
+_OF_THE_SIDECAR: Final = (METADATA, METADATA_ID, "x-envoy-decorator-operation")
+_FOR_CALLS: Final = typed(
+    "filters.network.http_connection_manager.v3.HttpConnectionManager",
+    stat_prefix=STAT_PREFIX,
+    # As Istio's own sidecars have it: no time-outs that the application did not ask for, paths normalised.
+    stream_idle_timeout="0s",
+    normalize_path=True,
+    path_with_escaped_slashes_action="KEEP_UNCHANGED",
+    server_header_transformation="PASS_THROUGH",
+    proxy_100_continue=True,
+    access_log=HTTP_LOG,
+)
 ROUTER: Final = extension("envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True)

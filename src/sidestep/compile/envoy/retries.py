@@ -38,7 +38,7 @@ def by_method(port: EgressPort, others: Others) -> list[Methods]:
 
 @cache
 def _default(others: Others, may_hang: bool) -> list[Methods]:
-    return _made(Retries(attempts=2), others, may_hang)
+    return _made(Retries.model_construct(attempts=2), others, may_hang)
 
 
 def _made(retries: Retries, others: Others, may_hang: bool) -> list[Methods]:
