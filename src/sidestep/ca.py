@@ -127,8 +127,8 @@ def identity_of(bundle: Path) -> SpiffeId:
 def _put(tree: FileTree, directory: Path) -> None:
     with translated(directory):
         directory.chmod(0o700)
-    with staged(tree, directory) as staging:
-        put_in_place(staging, directory, tree, [*tree.files])
+    with staged(tree, directory) as made:
+        put_in_place(made, directory, [*made.digests])
 
 
 def _tree(now: datetime, trust_domain: str, machines_trust_domain: str) -> FileTree:
@@ -138,7 +138,9 @@ def _tree(now: datetime, trust_domain: str, machines_trust_domain: str) -> FileT
     contents = {f"{_ROOT}/{ROOTS_FILE}": root.files()[ROOTS_FILE], f"{_ROOT}/root-key.pem": root.files()[KEY_FILE]}
     for folder, authority in ((_MESH, mesh), (_MACHINES, machines)):
         contents |= {f"{folder}/{name}": content for name, content in authority.files().items()}
-    files = {name: File(content, 0o600 if name.endswith("-key.pem") else 0o644) for name, content in contents.items()}
+    files = {
+        name: File.of(content, 0o600 if name.endswith("-key.pem") else 0o644) for name, content in contents.items()
+    }
     return FileTree(files, dict.fromkeys((_ROOT, _MESH, _MACHINES), 0o700))
 
 

@@ -13,8 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -23,9 +22,8 @@ import orjson
 from sidestep import spec as documents
 from sidestep.compile import Plan, compile_machine
 from sidestep.errors import OutputError, Problem, SpecError
-from sidestep.files import FileTree, exclusive, put_in_place, staged, translated
+from sidestep.files import FileTree, exclusive, put_in_place, staged, translated, write_file
 from sidestep.outputs import envoy
-from sidestep.outputs.manifest import wrong
 
 if TYPE_CHECKING:
     from sidestep.spec import Machine, Spec
@@ -65,6 +63,8 @@ def bundles(spec: Spec, workload: str | None = None) -> list[Bundle]:
 
 def manifest(directory: Path) -> Mapping[str, Any]:
     """The manifest of the bundle in ``directory``. Raises `OutputError` where there is none, or none of ours."""
+    from sidestep.outputs.manifest import wrong  # more models: only for who reads one
+
     try:
         found = _manifest(directory / envoy.MANIFEST)
     except OSError as error:
@@ -123,7 +123,7 @@ class Bundle:
         metadata = self.plan.machine.workload.metadata
         return {"name": metadata.name, "namespace": metadata.namespace}
 
-    @cached_property
+    @property
     def tree(self) -> FileTree:
         """The files."""
         return envoy.render(self.plan)
@@ -137,17 +137,17 @@ class Bundle:
         with exclusive(directory):
             present = _Present.read(directory)
             if not force:
-                present.check(self)
-            changed, kept = present.compare(self.tree)
-            with staged(self.tree, directory) as staging:
+                present.check_whose(self)
+            with staged(self.tree, directory) as made:
+                changed, kept = present.compare(made.digests, force=force)
                 if validate:
-                    self._submit(staging, validate)
-                put_in_place(staging, directory, self.tree, changed)
+                    self._submit(made.directory, validate)
+                put_in_place(made, directory, changed)
         return Installed(directory, present.manifest is None, tuple(changed), tuple(kept))
 
     def _submit(self, staging: Path, validate: Validate) -> None:
         with translated(staging.parent):
-            (staging / VALIDATION).write_bytes(envoy.validation(self.plan))
+            write_file(staging / VALIDATION, envoy.validation(self.plan))
         validate(staging, VALIDATION)
 
 
@@ -169,34 +169,33 @@ class _Present:
         except OSError as error:
             raise OutputError(f"{directory}: cannot be read: {error.strerror}") from error
 
-    def check(self, bundle: Bundle) -> None:
-        """Raises `OutputError` where something would be overwritten that is not ours."""
+    def check_whose(self, bundle: Bundle) -> None:
+        """Raises `OutputError` where something is there that is not ours, or another workload's."""
         if self.manifest is None:
             foreign = sorted(self.entries - {"certs"})
-            reason = f"holds {', '.join(foreign[:5])}, and no bundle" if foreign else ""
+            if foreign:
+                raise self._not_ours(f"holds {', '.join(foreign[:5])}, and no bundle")
         elif self.manifest.get("workload") != (workload := bundle.workload):
-            reason = f"holds the bundle of another workload, not of {workload['namespace']}/{workload['name']}"
-        else:
-            edited = [name for name in bundle.tree.files if self._edited(name, bundle.tree)]
-            reason = f"{', '.join(edited)} changed since the bundle was rendered" if edited else ""
-        if reason:
-            raise OutputError(
-                f"{self.directory}: {reason}", hint="Choose another directory, or replace it with --force."
+            raise self._not_ours(
+                f"holds the bundle of another workload, not of {workload['namespace']}/{workload['name']}"
             )
 
-    def compare(self, tree: FileTree) -> tuple[list[str], list[str]]:
-        """The files to write, in the order to write them, and those that are an issuer's by now."""
-        different = [name for name, file in tree.files.items() if self._digest(name) != file.digest]
-        kept = [name for name in different if name == envoy.ROOTS and self._issued(name)]
+    def compare(self, made: Mapping[str, str], *, force: bool) -> tuple[list[str], list[str]]:
+        """The files to put in place, in order, and those that are an issuer's by now; ``made`` are the new digests.
+
+        Unless ``force``, raises `OutputError` where others have been edited.
+        """
+        found = {name: self._digest(name) for name in made}
+        different = [name for name, digest in made.items() if found[name] != digest]
+        others = [name for name in different if found[name] not in {None, self._written(name)}]
+        edited = [name for name in others if name not in {envoy.ROOTS, envoy.MANIFEST}]
+        if edited and not force:
+            raise self._not_ours(f"{', '.join(edited)} changed since the bundle was rendered")
+        kept = [name for name in others if name == envoy.ROOTS]
         return [name for name in different if name not in kept], kept
 
-    def _edited(self, name: str, tree: FileTree) -> bool:
-        if name in {envoy.ROOTS, envoy.MANIFEST}:
-            return False
-        return self._digest(name) not in {None, self._written(name), tree.files[name].digest}
-
-    def _issued(self, name: str) -> bool:
-        return self._digest(name) not in {None, self._written(name)}
+    def _not_ours(self, reason: str) -> OutputError:
+        return OutputError(f"{self.directory}: {reason}", hint="Choose another directory, or replace it with --force.")
 
     def _written(self, name: str) -> object:
         """The digest of the file that we put there."""
@@ -208,15 +207,12 @@ class _Present:
         try:
             if path.is_fifo() or path.is_char_device():  # which may give nothing, or never end
                 raise OutputError(f"{path} is no file, so it is not ours to replace")
-            return _digest(path.read_bytes())
+            with path.open("rb") as stream:
+                return file_digest(stream, "sha256").hexdigest()
         except FileNotFoundError:
             return None
         except OSError as error:
             raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _digest(content: bytes) -> str:
-    return sha256(content).hexdigest()
 
 
 def _manifest(path: Path) -> Mapping[str, object] | None:

@@ -34,7 +34,7 @@ async def opened(machine: Machine, port: EgressPort, certificates: Path, envoy: 
         raise OutputError(
             f"{certificates}: holds no certificate", hint="Give a bundle whose certs/ an issuer has filled."
         )
-    alone = replace(machine, egress=(replace(port, listen=Listen("127.0.0.1", 0), transcoding=None),))
+    alone = replace(machine, egress=(port._replace(listen=Listen("127.0.0.1", 0), transcoding=None),))
     with tempfile.TemporaryDirectory(prefix="sidestep-") as temporary:
         directory = Path(temporary) / "bundle"
         Bundle(compile_machine(alone)).install(directory, validate=None)

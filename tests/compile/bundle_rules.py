@@ -82,14 +82,15 @@ def _paths(value: Any) -> Iterator[str]:
 
 def nothing_secret_can_be_read_by_others(made: Made) -> None:
     assert made.tree.directories["certs"] == 0o700
-    for name, file in made.tree.files.items():
-        assert b"PRIVATE KEY" not in file.content
+    for name, content in made.contents.items():
+        assert b"PRIVATE KEY" not in content
         assert "key" not in name
+    for name, file in made.tree.files.items():
         assert not file.mode & 0o133, f"{name} can be written or executed by others"
 
 
 def the_manifest_tells_what_is_there(made: Made) -> None:
     manifest = made.files["manifest.json"]
-    others = {name: file.content for name, file in made.tree.files.items() if name != "manifest.json"}
+    others = {name: content for name, content in made.contents.items() if name != "manifest.json"}
     assert manifest["sha256"] == {name: sha256(content).hexdigest() for name, content in others.items()}
     assert manifest["identity"] == made.machine.identity

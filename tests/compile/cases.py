@@ -15,6 +15,7 @@ import orjson
 
 from sidestep import onboard, spec
 from sidestep.descriptors.protoc import compile_protos
+from tests.contents import contents
 
 ROOT = Path(__file__).parent / "cases"
 NAMES = sorted(path.name for path in ROOT.iterdir())
@@ -30,7 +31,7 @@ def bundles(case: str) -> dict[str, onboard.Bundle]:
 
 def content(bundle: onboard.Bundle) -> dict[str, Any]:
     """A bundle's files by name: JSON as values, the rest as text; without what changes with every release."""
-    files = {name: _read(name, file.content) for name, file in bundle.tree.files.items()}
+    files = {name: _read(name, held) for name, held in contents(bundle.tree).items()}
     del files["manifest.json"]["sidestep"]
     return files
 

@@ -64,7 +64,7 @@ def no_cluster_is_without_mutual_tls(made: Made) -> None:
 def alpn_is_that_of_the_protocol(made: Made) -> None:
     for port, cluster in made.calls():
         assert tls(cluster)["common_tls_context"]["alpn_protocols"] == ALPN[spoken(port, cluster)]
-    assert b"istio-peer-exchange" not in b"".join(file.content for file in made.tree.files.values())
+    assert b"istio-peer-exchange" not in b"".join(made.contents.values())
 
 
 def upstream_protocol_is_fixed_by_the_spec(made: Made) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from tests.contents import contents
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -27,9 +29,14 @@ class Made:
     tree: FileTree
 
     @cached_property
+    def contents(self) -> dict[str, bytes]:
+        """What every file holds."""
+        return contents(self.tree)
+
+    @cached_property
     def files(self) -> dict[str, Any]:
         """The JSON files, read."""
-        return {name: json.loads(file.content) for name, file in self.tree.files.items() if name.endswith(".json")}
+        return {name: json.loads(content) for name, content in self.contents.items() if name.endswith(".json")}
 
     @property
     def bootstrap(self) -> Any:

@@ -142,7 +142,7 @@ def rest_is_as_strict_as_grpc(made: Made) -> None:
     for config in made.managers():
         filters = {each["name"].rpartition(".")[2]: each["typed_config"] for each in config["http_filters"]}
         if transcoder := filters.get("grpc_json_transcoder"):
-            content = made.tree.files[transcoder["proto_descriptor"].removeprefix("./")].content
+            content = made.contents[transcoder["proto_descriptor"].removeprefix("./")]
             assert sha256(content).hexdigest()[:16] in transcoder["proto_descriptor"]
             validation = transcoder["request_validation_options"]
             assert validation["reject_unknown_method"]

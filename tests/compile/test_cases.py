@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sidestep import onboard
+from sidestep.compile.envoy.resources import Resources
 from sidestep.errors import EnvoyRejected
 from sidestep.onboard import Bundle
 from tests import protos
 from tests.certificates import issue_into
 from tests.compile import cases
+from tests.contents import contents
 from tests.envoys import accepted, running
 
 if TYPE_CHECKING:
@@ -109,6 +111,12 @@ def rejections(envoy: Running) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
+@each_bundle
+def test_says_on_how_many_addresses_it_listens(case: str, name: str) -> None:
+    plan = cases.bundles(case)[name].plan
+    assert plan.machine.addresses == sum("address" in listener for listener in plan.listeners)
+
+
 def test_a_listener_that_envoy_cannot_take_is_noticed(tmp_path: Path) -> None:
     bundle = cases.bundles("an-egress-without-a-port-takes-every-port")["billing"]
     bundle.install(tmp_path / "bundle", validate=accepted())
@@ -126,7 +134,7 @@ def test_a_listener_that_envoy_cannot_take_is_noticed(tmp_path: Path) -> None:
 
 def test_envoy_is_really_asked(tmp_path: Path) -> None:
     plan = cases.bundles(cases.NAMES[0])["billing"].plan
-    bundle = Bundle(replace(plan, listeners=[{**plan.listeners[0], "no_such_field": True}]))
+    bundle = Bundle(replace(plan, listeners=Resources(lambda: [{**next(iter(plan.listeners)), "no_such_field": True}])))
     with pytest.raises(EnvoyRejected, match="no_such_field"):
         bundle.install(tmp_path / "bundle", validate=accepted())
     assert not (tmp_path / "bundle").exists()
@@ -135,10 +143,11 @@ def test_envoy_is_really_asked(tmp_path: Path) -> None:
 _DIGESTS = """
 import hashlib
 from tests.compile import cases
+from tests.contents import contents
 for case in cases.NAMES:
     for name, bundle in cases.bundles(case).items():
-        for path, file in bundle.tree.files.items():
-            print(case, name, path, hashlib.sha256(file.content).hexdigest())
+        for path, held in contents(bundle.tree).items():
+            print(case, name, path, hashlib.sha256(held).hexdigest())
 """
 
 
@@ -161,7 +170,7 @@ def test_the_bytes_do_not_depend_on_the_order_of_documents(tmp_path: Path) -> No
     documents = case.read_text(encoding="utf-8").split("---\n")
     (tmp_path / "spec.yaml").write_text("---\n".join(reversed(documents)), encoding="utf-8")
     forward, backward = (
-        {str(bundle.workload): bundle.tree for bundle in onboard.bundles(onboard.load([str(file)]))}
+        {str(bundle.workload): contents(bundle.tree) for bundle in onboard.bundles(onboard.load([str(file)]))}
         for file in (case, tmp_path / "spec.yaml")
     )
     assert len(forward) == 3

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sidestep.files import File, FileTree
 from sidestep.spec.principals import covers
 from tests.compile import cases, ingress_rules
 from tests.compile.ingress_rules import RULES
 from tests.compile.made import Made
+from tests.contents import with_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,9 +138,8 @@ def test_notices_when_it_is_broken(case: str, rule: Callable[[Made], None], brea
     bundle = cases.bundles(case)["billing"]
     files = json.loads(json.dumps(Made(bundle.plan.machine, bundle.tree).files))
     break_(files)
-    broken = {name: File(json.dumps(value).encode()) for name, value in files.items()}
     with pytest.raises((AssertionError, KeyError)):
-        rule(Made(bundle.plan.machine, FileTree(broken, bundle.tree.directories)))
+        rule(Made(bundle.plan.machine, with_json(bundle.tree, files)))
 
 
 def test_no_rule_is_without_a_break() -> None:

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sidestep.files import File, FileTree
 from sidestep.onboard import Bundle, bundles, load
 from tests import documents
 from tests.certificates import issue_into
@@ -21,6 +20,7 @@ from tests.compile.made import HTTP, Made
 from tests.compile.made import tls as tls_of
 from tests.compile.route_rules import peer_metadata
 from tests.compile.rules import RULES
+from tests.contents import with_json
 from tests.envoys import accepted, eventually, running
 from tests.free_ports import free_port
 from tests.generated import sound
@@ -274,9 +274,8 @@ def test_notices_when_it_is_broken(rule: Callable[[Made], None], break_: Callabl
     whole = made(cases.bundles(case)["forwarder" if case in {FORWARDER, BALANCED} else "billing"])
     files = json.loads(json.dumps(whole.files))
     break_(files)
-    broken = dict(whole.tree.files) | {name: File(json.dumps(value).encode()) for name, value in files.items()}
     with pytest.raises((AssertionError, KeyError)):
-        rule(Made(whole.machine, FileTree(broken, whole.tree.directories)))
+        rule(Made(whole.machine, with_json(whole.tree, files)))
 
 
 def test_no_rule_is_without_a_break() -> None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sidestep.files import File, FileTree
 from tests.compile import cases, tunnel_rules
 from tests.compile.made import TUNNEL, Made
 from tests.compile.tunnel_rules import RULES
+from tests.contents import with_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,9 +81,8 @@ def test_notices_when_it_is_broken(rule: Callable[[Made], None], break_: Callabl
     bundle = cases.bundles(FORWARDER)["forwarder"]
     files = json.loads(json.dumps(Made(bundle.plan.machine, bundle.tree).files))
     break_(files)
-    broken = dict(bundle.tree.files) | {name: File(json.dumps(value).encode()) for name, value in files.items()}
     with pytest.raises((AssertionError, KeyError, ValueError)):
-        rule(Made(bundle.plan.machine, FileTree(broken, bundle.tree.directories)))
+        rule(Made(bundle.plan.machine, with_json(bundle.tree, files)))
 
 
 def test_no_rule_is_without_a_break() -> None:

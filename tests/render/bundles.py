@@ -9,6 +9,7 @@ from sidestep import onboard
 from tests import documents
 from tests.certificates import authority
 from tests.commands import Ran, run
+from tests.contents import contents
 from tests.documents import egress, mesh, service, workload
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def content(directory: Path | str) -> dict[str, bytes]:
 
 def rendered(file: str) -> dict[str, bytes]:
     """What a bundle holds when all went well."""
-    return {name: each.content for name, each in bundle_of(file).tree.files.items()}
+    return contents(bundle_of(file).tree)
 
 
 def refused(answer: Ran, said: str) -> None:

@@ -55,7 +55,7 @@ def test_answers_programs(place: Path) -> None:
                 "identity": "spiffe://cluster.local/ns/vms/sa/billing",
                 "directory": "bundle",
                 "state": "created",
-                "changed": list(bundle_of("spec.yaml").tree.files),
+                "changed": list(rendered("spec.yaml")),
                 "kept": [],
                 "restart": False,
             }

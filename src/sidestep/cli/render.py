@@ -82,12 +82,12 @@ def _short_of_files(bundles: Sequence[Bundle]) -> Iterator[str]:
     from sidestep.proxy.limits import shortage
 
     for bundle in bundles:
-        if problem := shortage(bundle.plan.addresses, os.cpu_count() or 1):
+        if problem := shortage(bundle.plan.machine.addresses, os.cpu_count() or 1):
             yield f"{bundle.workload['name']}: {problem}"
 
 
 def _for_people(terminal: Terminal, bundle: Bundle, installed: Installed) -> None:
-    addresses = bundle.plan.addresses
+    addresses = bundle.plan.machine.addresses
     count = f"{addresses:,} listener{'s' if addresses != 1 else ''}"
     name = click.style(bundle.workload["name"], bold=True)
     terminal.say(f"{name}: {installed.directory} {installed.state}, {count}, for {bundle.plan.machine.identity}")

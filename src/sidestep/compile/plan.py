@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from sidestep.compile.envoy import (
@@ -17,8 +19,11 @@ from sidestep.compile.envoy import (
     tunnel,
 )
 from sidestep.compile.envoy.peer_metadata import PeerMetadata
+from sidestep.compile.envoy.resources import TYPE, Resources
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from sidestep.compile.envoy.resources import Resource
     from sidestep.spec import Machine
 
@@ -29,8 +34,8 @@ class Plan:
 
     machine: Machine
     bootstrap: Resource
-    listeners: list[Resource]
-    clusters: list[Resource]
+    listeners: Resources
+    clusters: Resources
     routes: list[Resource]
     """Route configurations that change more often than their listeners."""
     identity: Resource
@@ -38,15 +43,15 @@ class Plan:
     roots: Resource
     """Secret: the root certificates that servers are checked against, from a file."""
 
-    @property
-    def addresses(self) -> int:
-        """How many addresses it listens on: tunnels end at a listener that has none."""
-        return sum("address" in listener for listener in self.listeners)
-
-    @property
-    def static_bootstrap(self) -> Resource:
-        """The same with everything inline: ``--mode validate`` does not read what is dynamic (facts k)."""
-        return bootstrap.static(self.bootstrap, proxy.inline(self.listeners, self.routes), self.clusters)
+    def inline(self) -> Plan:
+        """The same with nothing to read from files: ``--mode validate`` does not read what is dynamic (facts k)."""
+        return replace(
+            self,
+            bootstrap=bootstrap.static(self.bootstrap),
+            listeners=Resources(partial(_untyped, Resources(partial(proxy.inline, self.listeners, self.routes)))),
+            clusters=Resources(partial(_untyped, self.clusters)),
+            routes=[],
+        )
 
 
 def compile_machine(machine: Machine) -> Plan:
@@ -55,12 +60,25 @@ def compile_machine(machine: Machine) -> Plan:
     return Plan(
         machine=machine,
         bootstrap=forwarder.bootstrap(bootstrap.dynamic(metadata), machine),
-        listeners=[
-            *forwarder.listeners([*listeners.egress(machine, metadata), *proxy.listeners(machine)], machine),
-            *inbound.ingress(machine, metadata),
-        ],
+        listeners=Resources(partial(_listeners, machine, metadata)),
         routes=proxy.routes(machine, metadata),
-        clusters=[*clusters.egress(machine), *tunnel.clusters(machine), *application.clusters(machine)],
+        clusters=Resources(partial(_clusters, machine)),
         identity=secrets.identity(),
         roots=secrets.roots(),
     )
+
+
+def _listeners(machine: Machine, metadata: PeerMetadata) -> Iterator[Resource]:
+    own = chain(listeners.egress(machine, metadata), proxy.listeners(machine))
+    yield from forwarder.listeners(own, machine)
+    yield from inbound.ingress(machine, metadata)
+
+
+def _clusters(machine: Machine) -> Iterable[Resource]:
+    return chain(clusters.egress(machine), tunnel.clusters(machine), application.clusters(machine))
+
+
+def _untyped(resources: Iterable[Resource]) -> Iterator[Resource]:
+    """Where they stand inline, what they are is clear, and Envoy refuses to be told."""
+    for each in resources:
+        yield {name: value for name, value in each.items() if name != TYPE}

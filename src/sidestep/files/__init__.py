@@ -5,7 +5,19 @@ watches for exactly those renames (facts/envoy.md c).
 """
 
 from sidestep.files.swap import write_set
-from sidestep.files.tree import File, FileTree, exclusive, put_in_place, staged
-from sidestep.files.writing import locked, translated
+from sidestep.files.tree import File, FileTree, Manifest, exclusive, put_in_place, staged, write_file
+from sidestep.files.writing import Output, locked, translated
 
-__all__ = ["File", "FileTree", "exclusive", "locked", "put_in_place", "staged", "translated", "write_set"]
+__all__ = [
+    "File",
+    "FileTree",
+    "Manifest",
+    "Output",
+    "exclusive",
+    "locked",
+    "put_in_place",
+    "staged",
+    "translated",
+    "write_file",
+    "write_set",
+]

@@ -7,14 +7,14 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from sidestep.errors import OutputError
-from sidestep.files.writing import locked, translated, write
+from sidestep.files.writing import Output, locked, new_file, translated, write
 
 STAGING: Final = ".sidestep-staging"
 """Directory inside the target in which new files are completed; one that is left over tells of an interrupted write."""
@@ -27,16 +27,25 @@ _JOURNAL: Final = ".journal"
 
 @dataclass(frozen=True)
 class File:
-    """The content of a file and its mode."""
+    """What a file is to hold, and its mode."""
 
-    content: bytes = field(repr=False)
+    write: Callable[[Output], object] = field(repr=False)
+    """Writes the content, the same at every call. All of it need never be in memory at once."""
     mode: int = 0o644
-    digest: str = field(default="", repr=False)
-    """SHA-256 of the content, in hexadecimal; worked out unless it is given."""
 
-    def __post_init__(self) -> None:
-        if not self.digest:
-            object.__setattr__(self, "digest", sha256(self.content).hexdigest())
+    @classmethod
+    def of(cls, content: bytes, mode: int = 0o644) -> File:
+        """A file that holds ``content``."""
+        return cls(lambda output: output.write(content), mode)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A file that tells the digests of all others in its tree."""
+
+    name: str
+    content: Callable[[Mapping[str, str]], bytes] = field(repr=False)
+    """Of the digests (SHA-256, in hexadecimal) by path."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,16 @@ class FileTree:
 
     files: Mapping[str, File]
     directories: Mapping[str, int] = field(default_factory=dict)
+    manifest: Manifest | None = None
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A tree that is written down, and not in its place yet."""
+
+    directory: Path
+    digests: Mapping[str, str]
+    """Of each file, by path: SHA-256, in hexadecimal. Those of the tree in its order, then the manifest."""
 
 
 @contextlib.contextmanager
@@ -69,8 +88,8 @@ def exclusive(target: Path, mode: int = 0o755) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def staged(tree: FileTree, target: Path) -> Iterator[Path]:
-    """Writes ``tree`` completely into a staging directory inside ``target`` and yields that directory.
+def staged(tree: FileTree, target: Path) -> Iterator[Staged]:
+    """Writes ``tree`` completely into a staging directory inside ``target``.
 
     Nothing that was in ``target`` is touched; afterwards the staging directory is gone. Only to be used within
     `exclusive`. Raises `OutputError`.
@@ -78,20 +97,21 @@ def staged(tree: FileTree, target: Path) -> Iterator[Path]:
     staging = target / STAGING
     try:
         with translated(target):
-            _fill(staging, tree)
-        yield staging
+            digests = _fill(staging, tree)
+        yield Staged(staging, digests)
     finally:
         if not (staging / _JOURNAL).exists():
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def put_in_place(staging: Path, target: Path, tree: FileTree, names: Sequence[str]) -> None:
-    """Renames files of ``tree``, which is staged, over those of ``target``, in the order of ``names``.
+def put_in_place(made: Staged, target: Path, names: Sequence[str]) -> None:
+    """Renames files of a tree that is staged over those of ``target``, in the order of ``names``.
 
     Should that fail or be interrupted, what was done is taken back: at once, or by the next writer if this process is
     killed. Directories that are watched are never replaced, and none is written to that is a symbolic link. Raises
     `OutputError`.
     """
+    staging = made.directory
     for name in names:
         _check_within(target, name)
     with translated(target):
@@ -99,7 +119,7 @@ def put_in_place(staging: Path, target: Path, tree: FileTree, names: Sequence[st
             _keep(target / name, staging / _KEPT / name)
         directories = [path.name for path in staging.iterdir() if path.is_dir() and path.name != _KEPT]
         missing = [name for name in directories if not (target / name).is_dir()]
-        journal = _Journal({name: tree.files[name].digest for name in names}, missing)
+        journal = _Journal({name: made.digests[name] for name in names}, missing)
         write(staging / _JOURNAL, json.dumps(asdict(journal)).encode(), 0o600)
         try:
             for name in missing:
@@ -145,12 +165,22 @@ def _check_within(directory: Path, name: str) -> None:
             raise OutputError(f"{directory / parent} is a symbolic link, so nothing is written through it")
 
 
-def _fill(staging: Path, tree: FileTree) -> None:
+def _fill(staging: Path, tree: FileTree) -> dict[str, str]:
     staging.mkdir(mode=0o700)
     for name, mode in tree.directories.items():
         (staging / name).mkdir(mode=mode)
-    for name, file in tree.files.items():
-        write(staging / name, file.content, file.mode)
+    digests = {name: write_file(staging / name, file) for name, file in tree.files.items()}
+    if tree.manifest:
+        content = tree.manifest.content(digests)
+        digests[tree.manifest.name] = write_file(staging / tree.manifest.name, File.of(content))
+    return digests
+
+
+def write_file(path: Path, file: File) -> str:
+    """Writes a new file, down to the disk; returns its digest. Never opens one that is there. Raises `OSError`."""
+    with new_file(path, file.mode) as output:
+        file.write(output)
+        return output.digest
 
 
 def _keep(file: Path, kept: Path) -> None:
@@ -184,7 +214,8 @@ def _take_back(target: Path) -> None:
 
 def _digest(file: Path) -> str | None:
     try:
-        return sha256(file.read_bytes()).hexdigest()
+        with file.open("rb") as stream:
+            return file_digest(stream, "sha256").hexdigest()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None
 

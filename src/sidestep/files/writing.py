@@ -6,22 +6,49 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from sidestep.errors import OutputError
 
+_BUFFER: Final = 256 * 1024
 _POLL: Final = 0.02
+
+
+class Output:
+    """A file while it is written, and the digest of what it holds so far."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._sha256 = sha256()
+
+    def write(self, part: bytes | memoryview) -> None:
+        """Adds to its end."""
+        self._sha256.update(part)
+        self._stream.write(part)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hexadecimal."""
+        return self._sha256.hexdigest()
+
+
+@contextmanager
+def new_file(path: Path, mode: int) -> Iterator[Output]:
+    """A new file with exactly ``mode``, which is down on the disk afterwards. Never opens one that is there."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb", _BUFFER) as stream:
+        os.fchmod(descriptor, mode)
+        yield Output(stream)
+        stream.flush()
+        os.fsync(descriptor)
 
 
 def write(path: Path, content: bytes, mode: int) -> None:
     """Writes a new file with exactly ``mode``, down to the disk. Never opens one that is there."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as stream:
-        os.fchmod(descriptor, mode)
-        stream.write(content)
-        stream.flush()
-        os.fsync(descriptor)
+    with new_file(path, mode) as output:
+        output.write(content)
 
 
 def give(directory: Path, owner: os.stat_result) -> None:

@@ -14,7 +14,8 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -24,13 +25,14 @@ from sidestep.compile.envoy import transcoding
 from sidestep.compile.envoy.forwarder import CREDENTIALS
 from sidestep.compile.envoy.secrets import DIRECTORY
 from sidestep.compile.names import local_names
-from sidestep.files import File, FileTree
+from sidestep.files import File, FileTree, Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping
 
     from sidestep.compile import Plan
     from sidestep.compile.envoy.resources import Json, Resource
+    from sidestep.files import Output
     from sidestep.spec import Machine
 
 BOOTSTRAP: Final = "envoy.json"
@@ -38,6 +40,8 @@ MANIFEST: Final = "manifest.json"
 ROOTS: Final = f"{DIRECTORY.removeprefix('./')}/root-cert.pem"
 KIND: Final = "Bundle"
 _PRIVATE: Final = 0o700
+_AT_ONCE: Final = 16
+"""Resources that are written together."""
 
 
 def render(plan: Plan) -> FileTree:
@@ -54,38 +58,68 @@ def render(plan: Plan) -> FileTree:
     }
     if plan.machine.credentials:
         # Before the listener that reads it. Hashes without salt are nothing for others to read.
-        files = {CREDENTIALS: File(plan.machine.credentials, 0o600), **files}
+        files = {CREDENTIALS: File.of(plan.machine.credentials, 0o600), **files}
     if plan.machine.roots:
-        files[ROOTS] = File(plan.machine.roots)
-    digests = {path: file.digest for path, file in files.items()}
-    files[MANIFEST] = _file({**manifest(plan.machine), "sha256": digests})
+        files[ROOTS] = File.of(plan.machine.roots)
     directories = {"sds": 0o755, DIRECTORY.removeprefix("./"): _PRIVATE}
-    return FileTree(files, directories | ({transcoding.DIRECTORY: 0o755} if _descriptors(plan.machine) else {}))
+    if _descriptors(plan.machine):
+        directories[transcoding.DIRECTORY] = 0o755
+    return FileTree(files, directories, Manifest(MANIFEST, partial(_manifest, plan.machine)))
 
 
-def validation(plan: Plan) -> bytes:
+def validation(plan: Plan) -> File:
     """A bootstrap for ``envoy --mode validate``, to be run in the bundle's directory."""
-    return orjson.dumps(plan.static_bootstrap)
+    return File(partial(_write_static, plan.inline()))
+
+
+def _write_static(plan: Plan, output: Output) -> None:
+    output.write(orjson.dumps(plan.bootstrap)[:-1])
+    output.write(b',"static_resources":{"clusters":')
+    _write_list(plan.clusters, output)
+    output.write(b',"listeners":')
+    _write_list(plan.listeners, output)
+    output.write(b"}}")
 
 
 def _descriptors(machine: Machine) -> dict[str, File]:
     """The descriptor sets for transcoding. Their names change with what they hold."""
     transcodings = [port.transcoding for port in machine.egress if port.transcoding]
-    files = {transcoding.descriptor_file(each): File(each.descriptor) for each in transcodings}
+    files = {transcoding.descriptor_file(each): File.of(each.descriptor) for each in transcodings}
     return dict(sorted(files.items()))
 
 
-def _discovery(resources: Sequence[Resource]) -> File:
+def _discovery(resources: Iterable[Resource]) -> File:
+    return File(partial(_write_discovery, resources))
+
+
+def _write_discovery(resources: Iterable[Resource], output: Output) -> None:
     """A DiscoveryResponse. Its version is a digest, so that the admin API tells which file an Envoy has taken."""
-    content = memoryview(orjson.dumps({"resources": resources}))[:-1]
-    digest = sha256(content)
-    version = b',"version_info":"%s"}\n' % digest.hexdigest()[:16].encode()
-    digest.update(version)  # the version comes last, so that what is before it is gone through once
-    return File(b"".join((content, version)), digest=digest.hexdigest())
+    output.write(b'{"resources":')
+    _write_list(resources, output)
+    # Last, so that one pass makes the file and the digest of what comes before it.
+    output.write(b',"version_info":"%s"}\n' % output.digest[:16].encode())
+
+
+def _write_list(resources: Iterable[Resource], output: Output) -> None:
+    """A JSON array, written as its items are made: together they would take more memory than time."""
+    remaining, opening = iter(resources), b"["
+    while some := [*islice(remaining, _AT_ONCE)]:
+        output.write(opening)
+        output.write(memoryview(orjson.dumps(some))[1:-1])
+        opening = b","
+    output.write(b"]" if opening == b"," else b"[]")
 
 
 def _file(value: Json) -> File:
-    return File(orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    return File.of(_readable(value))
+
+
+def _readable(value: Json) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _manifest(machine: Machine, digests: Mapping[str, str]) -> bytes:
+    return _readable({**manifest(machine), "sha256": digests})
 
 
 def manifest(machine: Machine) -> Resource:

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sidestep.compile.envoy.resources import TYPE, extension, from_file
+from sidestep.compile.envoy.resources import extension, from_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sidestep.compile.envoy.peer_metadata import PeerMetadata
     from sidestep.compile.envoy.resources import Resource
 
@@ -54,17 +52,9 @@ def dynamic(metadata: PeerMetadata) -> Resource:
     return {**_common(metadata), "dynamic_resources": sources}
 
 
-def static(bootstrap: Resource, listeners: Sequence[Resource], clusters: Sequence[Resource]) -> Resource:
-    """The same bootstrap with its listeners and clusters inline, where no type is to be given."""
-    resources: Resource = {
-        "clusters": [_without(TYPE, cluster) for cluster in clusters],
-        "listeners": [_without(TYPE, listener) for listener in listeners],
-    }
-    return {**_without("dynamic_resources", bootstrap), "static_resources": resources}
-
-
-def _without(key: str, resource: Resource) -> Resource:
-    return {name: value for name, value in resource.items() if name != key}
+def static(bootstrap: Resource) -> Resource:
+    """The same bootstrap without sources for listeners and clusters."""
+    return {name: value for name, value in bootstrap.items() if name != "dynamic_resources"}
 
 
 def _common(metadata: PeerMetadata) -> Resource:

@@ -6,6 +6,7 @@ nothing pass without one of Istio's ALPN names (facts/istio.md §1.1).
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from sidestep.compile.envoy import gateways, secrets, traffic
@@ -27,27 +28,20 @@ _ALPN_HTTP2: Final = ("istio-h2", "istio", "h2")
 _ALPN_TCP: Final = ("istio",)
 
 
-def egress(machine: Machine) -> list[Resource]:
-    """The clusters for each (service, port, subset) that the machine calls, by name."""
+def egress(machine: Machine) -> Iterator[Resource]:
+    """The clusters for each (service, port, subset) that the machine calls, by name.
+
+    One for a port; two where upgrades such as WebSocket's have to stay on HTTP/1.1.
+    """
     ports = {cluster_name(port): port for port in machine.egress}
+    for_upgrades = {name: port for port in ports.values() if (name := upgrade_cluster_name(port))}
     over_http = gateways.reach(machine, len(ports))
     over_tcp = gateways.reach_for_bytes(machine, sum(not port.protocol.is_http for port in ports.values()))
-    made = [
-        cluster
-        for port in ports.values()
-        for cluster in _clusters(port, machine, over_http if port.protocol.is_http else over_tcp)
-    ]
-    return sorted(made, key=lambda cluster: str(cluster["name"]))
-
-
-def _clusters(port: EgressPort, machine: Machine, reach: Resource) -> Iterator[Resource]:
-    """The cluster for one port; two where upgrades such as WebSocket's have to stay on HTTP/1.1."""
-    if port.traffic.to_cluster != NO_TRAFFIC.to_cluster:
-        reach = traffic.reach(port, machine, reach)
-    name, for_upgrades = cluster_name(port), upgrade_cluster_name(port)
-    yield _cluster(name, port, machine, reach, http2=port.is_http2_upstream)
-    if for_upgrades != name:
-        yield _cluster(for_upgrades, port, machine, reach, http2=False)
+    for name, port in sorted((ports | for_upgrades).items(), key=itemgetter(0)):
+        reach = over_http if port.protocol.is_http else over_tcp
+        if port.traffic.to_cluster != NO_TRAFFIC.to_cluster:
+            reach = traffic.reach(port, machine, reach)
+        yield _cluster(name, port, machine, reach, http2=name in ports and port.is_http2_upstream)
 
 
 def _cluster(name: str, port: EgressPort, machine: Machine, reach: Resource, *, http2: bool) -> Resource:

@@ -19,7 +19,7 @@ from sidestep.compile.envoy.authorization import subject_alt_names
 from sidestep.compile.envoy.resources import LISTENER, TYPE, extension, typed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from sidestep.compile.envoy.resources import Json, Resource
     from sidestep.spec import Machine
@@ -33,13 +33,16 @@ _USER: Final = "x-sidestep-user"
 _NAMESPACE: Final = "sidestep"
 
 
-def listeners(made: Sequence[Resource], machine: Machine) -> list[Resource]:
+def listeners(made: Iterable[Resource], machine: Machine) -> Iterator[Resource]:
     """The listeners of a workload as they are where it is no forwarder, else guarded, and one for its health."""
     workload = machine.workload.spec
     if workload.clients is None:
-        return [*made]
-    health = [_health(machine)] if workload.health else []
-    return [*(_guarded(each, machine, workload.clients) for each in made), *health]
+        yield from made
+        return
+    for each in made:
+        yield _guarded(each, machine, workload.clients)
+    if workload.health:
+        yield _health(machine)
 
 
 def bootstrap(made: Resource, machine: Machine) -> Resource:

@@ -11,6 +11,8 @@ from sidestep.compile.envoy.resources import LISTENER, TYPE, cluster_name, exten
 from sidestep.spec.sockets import UnixSocket
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sidestep.compile.envoy.peer_metadata import PeerMetadata
     from sidestep.compile.envoy.resources import Resource
     from sidestep.spec import EgressPort, LocalAddress, Machine
@@ -18,19 +20,14 @@ if TYPE_CHECKING:
 TCP_STAT_PREFIX: Final = "egress_tcp"
 
 
-def egress(machine: Machine, metadata: PeerMetadata) -> list[Resource]:
+def egress(machine: Machine, metadata: PeerMetadata) -> Iterator[Resource]:
     """One listener for each egress port that has an address of its own, by address."""
     others = Others.of(machine)
     ports = [(port.listen, port) for port in machine.egress if port.listen]
     ports.sort(key=lambda port: (isinstance(port[0], UnixSocket), port[0], port[1].service.host))
-    return [
-        listener(
-            f"egress|{listen}",
-            listen,
-            _http(port, metadata, others) if port.protocol.is_http else tcp_proxy(port),
-        )
-        for listen, port in ports
-    ]
+    for listen, port in ports:
+        network_filter = _http(port, metadata, others) if port.protocol.is_http else tcp_proxy(port)
+        yield listener(f"egress|{listen}", listen, network_filter)
 
 
 def listener(name: str, listen: LocalAddress, network_filter: Resource) -> Resource:

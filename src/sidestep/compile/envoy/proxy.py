@@ -81,13 +81,11 @@ def _by_host(port: EgressPort) -> tuple[str, int]:
     return port.service.host, port.number
 
 
-def inline(resources: Sequence[Resource], route_configs: Sequence[Resource]) -> list[Resource]:
+def inline(resources: Iterable[Resource], route_configs: Sequence[Resource]) -> Iterator[Resource]:
     """The same listeners with the routes in place that the proxy's would read from a file: once is enough."""
     in_place: Resource = {key: value for each in route_configs for key, value in each.items() if key != TYPE}
-    return [
-        {key: _inlined(value, in_place) for key, value in each.items()} if _is_proxy(each) else each
-        for each in resources
-    ]
+    for each in resources:
+        yield {key: _inlined(value, in_place) for key, value in each.items()} if _is_proxy(each) else each
 
 
 def _is_proxy(resource: Resource) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
@@ -10,6 +11,17 @@ if TYPE_CHECKING:
 
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
 Resource: TypeAlias = dict[str, Json]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Resources that are made anew whenever somebody goes through them: thousands are never all there at once."""
+
+    make: Callable[[], Iterable[Resource]]
+
+    def __iter__(self) -> Iterator[Resource]:
+        return iter(self.make())
+
 
 TYPE: Final = "@type"
 LISTENER: Final = "type.googleapis.com/envoy.config.listener.v3.Listener"
@@ -39,11 +51,11 @@ def cluster_name(port: EgressPort) -> str:
     return f"outbound|{port.number}|{port.traffic.subset}|{port.service.host}"
 
 
-def upgrade_cluster_name(port: EgressPort) -> str:
+def upgrade_cluster_name(port: EgressPort) -> str | None:
     """The cluster for what needs the protocol of the application itself: upgrades such as WebSocket's.
 
-    Another one only where HTTP/1.1 callers are carried over HTTP/2.
+    One of its own only where HTTP/1.1 callers are carried over HTTP/2.
     """
     if port.is_http2_upstream == port.protocol.is_http2:
-        return cluster_name(port)
+        return None
     return f"outbound-upgrade|{port.number}|{port.traffic.subset}|{port.service.host}"

@@ -18,11 +18,11 @@ def to_service(port: EgressPort, others: Others) -> list[Resource]:
     action = {"cluster": cluster_name(port), "host_rewrite_literal": authority(port), **_time(port)}
     methods = retries.by_method(port, others)
     requests: list[Resource] = [{"match": each.match, "route": {**action, **each.action}} for each in methods]
-    if upgrade_cluster_name(port) == cluster_name(port):
-        return requests
-    # A WebSocket needs HTTP/1.1 up to the application (facts/istio.md §13.8).
-    upgrade = {**action, "cluster": upgrade_cluster_name(port), **methods[-1].action}
-    return [{"match": _UPGRADE, "route": upgrade}, *requests]
+    if for_upgrades := upgrade_cluster_name(port):
+        # A WebSocket needs HTTP/1.1 up to the application (facts/istio.md §13.8).
+        upgrade = {**action, "cluster": for_upgrades, **methods[-1].action}
+        return [{"match": _UPGRADE, "route": upgrade}, *requests]
+    return requests
 
 
 def authority(port: EgressPort) -> str:
