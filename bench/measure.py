@@ -29,7 +29,8 @@ T = TypeVar("T")
 Command: TypeAlias = Sequence[str | Path]
 
 SERVICE_PORT: Final = 9080
-SIDESTEP: Final = (sys.executable, "-m", "sidestep")
+SIDESTEP: Final = (str(Path(sys.executable).with_name("sidestep")),)
+"""The command as users run it."""
 _QUIETLY: Final = ("--disable-hot-restart", "-l", "error")
 _START_SECONDS: Final = 120.0
 _TOO_FEW: Final = 6
