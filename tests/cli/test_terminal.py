@@ -109,12 +109,26 @@ def test_every_exit_code_is_documented() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
-@pytest.mark.parametrize("arguments", [["validate", "spec.yaml"], ["validate", "spec.yaml", "-o", "json"]])
-def test_a_full_disk_under_standard_output_is_no_bug(arguments: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["validate", "spec.yaml"],
+        ["validate", "spec.yaml", "-o", "json"],
+        ["validate", "missing.yaml", "-o", "json"],
+        ["schema"],
+        ["--version"],
+        ["--help"],
+        ["render", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_a_full_disk_under_standard_output_is_no_bug(arguments: list[str], unbuffered: str, tmp_path: Path) -> None:
     documents.write(tmp_path / "spec.yaml", documents.mesh(), documents.workload(documents.egress()))
+    environment = {**CHILD, "PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("wb") as full:
         ran = subprocess.run(
-            [*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, cwd=tmp_path, env=CHILD, check=False
+            [*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, cwd=tmp_path, env=environment, check=False
         )
     assert (ran.returncode, ran.stderr) == (6, b"error: standard output cannot be written: No space left on device\n")
 

@@ -7,6 +7,7 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from sidestep.cli.commands import sidestep
+from sidestep.cli.output import told
 from sidestep.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -15,13 +16,20 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits: the one place where errors are printed and exit codes chosen."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a character that the terminal lacks is no reason to fail
-    given = [*(sys.argv[1:] if arguments is None else arguments)]
-    terminal = Terminal(given)
+    if isinstance(sys.stderr, TextIOWrapper):
+        sys.stderr.reconfigure(errors="backslashreplace")  # as standard output
+    with told():
+        code = _run([*(sys.argv[1:] if arguments is None else arguments)])
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """The exit code: what a command gave to ctx.exit is returned by click; else None."""
+    terminal = Terminal(arguments)
     try:
-        code = sidestep.main(args=given, prog_name="sidestep", standalone_mode=False, obj=terminal)
+        code = sidestep.main(args=[*arguments], prog_name="sidestep", standalone_mode=False, obj=terminal)
+        if sys.stdout:  # none where it was closed before the start
+            sys.stdout.flush()
     except BaseException as error:  # whatever it is, the user gets a line and a code
-        code = terminal.fail(error)
-    sys.exit(code)  # what a command gave to ctx.exit is returned by click; else None
+        return terminal.fail(error)
+    return code or 0

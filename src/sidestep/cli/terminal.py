@@ -7,14 +7,14 @@ import shlex
 import shutil
 import sys
 import textwrap
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from sidestep.errors import OutputError, SidestepError, SpecError
+from sidestep.cli.output import OutputRefused, discard
+from sidestep.errors import SidestepError, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -95,14 +95,7 @@ class Terminal:
             self._print(json.dumps(value, indent=2))
 
     def _print(self, text: str) -> None:
-        try:
-            click.echo(text, color=self.color)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            self.json = False  # the error cannot be told there either
-            _discard_output()
-            raise OutputError(f"standard output cannot be written: {error.strerror}") from error
+        click.echo(text, color=self.color)
 
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]], *, most: int = _SHOWN_ROWS) -> None:
         """Rows under heads, for people only; the first forty of them unless said otherwise."""
@@ -116,6 +109,15 @@ class Terminal:
 
     def fail(self, error: BaseException) -> int:
         """Prints an error that ended the command and returns the exit code."""
+        try:
+            return self._tell(error)
+        except OutputRefused as refused:
+            return self._tell(refused)
+
+    def _tell(self, error: BaseException) -> int:
+        if isinstance(error, OutputRefused):
+            discard()
+            self.json = False
         if isinstance(error, click.ClickException):
             return self._misused(error)
         if isinstance(error, (click.Abort, KeyboardInterrupt)):
@@ -171,12 +173,6 @@ def start_command(bundle: Path) -> str:
     """What runs a bundle's Envoy, to be copied into a shell."""
     name = shlex.quote(f"./{bundle}" if str(bundle).startswith("-") else str(bundle))
     return f"cd {name} && envoy -c envoy.json --disable-hot-restart"
-
-
-def _discard_output() -> None:
-    """What is still buffered would fail again when Python ends, with a traceback and a code of its own."""
-    with suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _exit_code(end: SystemExit) -> int:
