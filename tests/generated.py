@@ -24,8 +24,8 @@ LABELS = st.one_of(
 PORTS = st.integers(1, 65535)
 NAMES = st.tuples(LABELS, st.sampled_from(["com", "example.com", "a.b.c", "0", "svc", "ns.svc.x"])).map(".".join)
 ADDRESSES = st.one_of(
-    st.ip_addresses(v=4).map(str),
-    st.ip_addresses(v=6).map(str).filter(lambda address: not address.startswith("::ffff:")),
+    st.ip_addresses(v=4).map(str).filter(lambda address: address != "0.0.0.0"),
+    st.ip_addresses(v=6).map(str).filter(lambda address: address != "::" and not address.startswith("::ffff:")),
     NAMES.filter(lambda name: not _is_numeric(name)),
 )
 KUBERNETES_VALUES = st.one_of(LABELS, st.sampled_from(["app", "version", "app.kubernetes.io/name", "A_b.c", "v1.0"]))

@@ -133,9 +133,12 @@ def parse_listen(value: object) -> Listen:
 def _address(value: object) -> str:
     if type(value) is not str or "%" in value:
         raise ValueError
-    if _IP_LIKE.fullmatch(value):
-        return _ip(value)
-    return str(_DNS.parse(value))
+    if not _IP_LIKE.fullmatch(value):
+        return str(_DNS.parse(value))
+    address = _ip(value)
+    if address in UNSPECIFIED:
+        raise ValueError("it stands for every address of a machine, and leads to none")
+    return address
 
 
 def _ip(text: str) -> str:
