@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 
 from sidestep.errors import OutputError
 
-_BUFFER: Final = 256 * 1024
+_BUFFER: Final = 1024 * 1024
 _POLL: Final = 0.02
 
 
