@@ -14,7 +14,7 @@ from typing import Final
 import machines
 import measure
 from sidestep import onboard
-from sidestep.files import write_file
+from sidestep.files import create
 from sidestep.outputs import envoy
 
 _STATIC: Final = "static.json"
@@ -47,7 +47,7 @@ def _measure(report: measure.Report, made: machines.Machines, services: int, run
 
 def _write_static(specification: Path, bundle: Path) -> None:
     [bundled] = onboard.bundles(onboard.load([str(specification)]))
-    write_file(bundle / _STATIC, envoy.validation(bundled.plan))
+    create(bundle / _STATIC, envoy.validation(bundled.plan))
 
 
 def _start(directory: Path, services: int) -> tuple[float, float, float]:

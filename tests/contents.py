@@ -25,7 +25,7 @@ def contents(tree: FileTree) -> dict[str, bytes]:
 def _written(file: File) -> tuple[bytes, str]:
     stream = BytesIO()
     output = Output(stream)
-    file.write(output)
+    file.write_to(output)
     return stream.getvalue(), output.digest
 
 

@@ -195,7 +195,7 @@ def test_init_never_overwrites(tmp_path: Path) -> None:
     before = tree(tmp_path)
     refused(6, r"trust domain cluster\.local", "init", tmp_path / "ca", "--trust-domain", "other.example")
     for name in ("other", "half"):
-        refused(6, "holds no complete CA.*\nhint: name another", "init", tmp_path / name)
+        refused(6, "holds no complete CA.*\nhint: Name another", "init", tmp_path / name)
     refused(6, "file: cannot be written: File exists", "init", tmp_path / "file")
     assert tree(tmp_path) == before
 

@@ -185,7 +185,7 @@ def test_the_figures_of_calls_are_those_of_the_code(tmp_path: Path) -> None:
     [options] = over_http["typed_extension_protocol_options"].values()
     streams = options["explicit_http_config"]["http2_protocol_options"]["max_concurrent_streams"]
     age = options["common_http_protocol_options"]["max_connection_duration"]
-    alone, several = (plan.clusters[0]["connect_timeout"].rstrip("s") for plan in made)
+    alone, several = (next(iter(plan.clusters))["connect_timeout"].rstrip("s") for plan in made)
     [connection] = [each["filter_chains"][0]["filters"][0] for each in made[0].listeners if "9000" in each["name"]]
     attempts = {3: "three", 5: "five"}[connection["typed_config"]["max_connect_attempts"]]
     said = PAGES["docs/bundles.md"]

@@ -149,3 +149,11 @@ def test_writers_wait_for_one_another(tmp_path: Path) -> None:
     final = snapshot(tmp_path)
     assert final["key.pem"] == final["cert.pem"]
     assert hidden(tmp_path) == ["..data", "..version"]
+
+
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+    """Root may write for the owner of a directory, who must not keep it waiting for ever."""
+    os.mkfifo(tmp_path / "key.pem")
+    with pytest.raises(OutputError, match=r"key\.pem is no file, so it is not ours to replace"):
+        write_set(tmp_path, {"key.pem": b"k"})
+    assert [path.name for path in tmp_path.iterdir()] == ["key.pem"]

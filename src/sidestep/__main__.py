@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 
 from sidestep import cli
 
@@ -16,7 +17,8 @@ def main() -> None:
     except SystemExit as end:
         for stream in (sys.stdout, sys.stderr):
             if stream:  # none where it was closed before the start
-                stream.flush()
+                with suppress(OSError):  # there is nobody left to tell
+                    stream.flush()
         os._exit(end.code if isinstance(end.code, int) else bool(end.code))
 
 

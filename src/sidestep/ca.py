@@ -15,7 +15,7 @@ from pathlib import Path
 import orjson
 
 from sidestep.errors import CertificateError, OutputError
-from sidestep.files import File, FileTree, exclusive, put_in_place, staged, translated, write_set
+from sidestep.files import File, FileTree, exclusive, put_in_place, read, staged, translated, write_set
 from sidestep.pki import identity as identities
 from sidestep.pki.authority import CA_FILES, KEY_FILE, LEAF_LIFETIME, ROOTS_FILE, Authority
 from sidestep.pki.identity import Identity
@@ -113,14 +113,14 @@ def identity_of(bundle: Path) -> SpiffeId:
     """Whom a bundle's certificate must name. `CertificateError` for what is no bundle."""
     manifest = bundle / "manifest.json"
     try:
-        content = orjson.loads(manifest.read_bytes())
+        content = orjson.loads(read(manifest))
     except OSError as problem:
         raise CertificateError(f"cannot read {manifest}: {problem.strerror or problem}") from problem
     except orjson.JSONDecodeError as problem:
         raise CertificateError(f"{manifest} is not JSON: {problem}") from problem
     name = content.get("identity") if isinstance(content, dict) else None
     if not isinstance(name, str):
-        raise CertificateError(f"{manifest} names no identity", hint="is this a bundle that sidestep render made?")
+        raise CertificateError(f"{manifest} names no identity", hint="Is this a bundle that sidestep render made?")
     return SpiffeId.parse(name)
 
 
@@ -146,7 +146,7 @@ def _tree(now: datetime, trust_domain: str, machines_trust_domain: str) -> FileT
 
 def _check_same(directory: Path, trust_domains: tuple[str, str], now: datetime) -> None:
     """`OutputError` unless ``directory`` holds what `init` makes, for these trust domains; root/ may be gone."""
-    hint = "name another directory: nothing is overwritten here"
+    hint = "Name another directory: nothing is overwritten here."
     try:
         found = tuple(load(directory / folder, now).trust_domain for folder in (_MESH, _MACHINES))
     except CertificateError as problem:

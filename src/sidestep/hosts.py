@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from sidestep.errors import OutputError
-from sidestep.files import locked
+from sidestep.files import locked, read
 
 _PATIENCE: Final = 10.0
 """Seconds to wait for other writers."""
@@ -70,7 +70,7 @@ def update(path: Path, owner: str, lines: Sequence[str]) -> bool:
         path = path.resolve(strict=True)
         with locked(path.parent, wait=_PATIENCE):
             while True:
-                present = path.read_bytes()
+                present = read(path)
                 text = replaced(present.decode("utf-8", "surrogateescape"), owner, lines)
                 new = text.encode("utf-8", "surrogateescape")
                 if new == present or _replace(path, present, new):
@@ -101,7 +101,7 @@ def _replace(path: Path, present: bytes, new: bytes) -> bool:
             stream.write(new)
             stream.flush()
             os.fsync(descriptor)
-        if path.read_bytes() != present:
+        if read(path) != present:
             return False
         _rename(Path(name), path, new)
         return True

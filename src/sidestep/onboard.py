@@ -10,10 +10,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -22,10 +22,11 @@ import orjson
 from sidestep import spec as documents
 from sidestep.compile import Plan, compile_machine
 from sidestep.errors import OutputError, Problem, SpecError
-from sidestep.files import FileTree, exclusive, put_in_place, staged, translated, write_file
+from sidestep.files import NotAFile, create, digest_of, exclusive, put_in_place, read, staged, translated
 from sidestep.outputs import envoy
 
 if TYPE_CHECKING:
+    from sidestep.files import FileTree, Staged
     from sidestep.spec import Machine, Spec
 
 Validate = Callable[[Path, str], None]
@@ -65,10 +66,7 @@ def manifest(directory: Path) -> Mapping[str, Any]:
     """The manifest of the bundle in ``directory``. Raises `OutputError` where there is none, or none of ours."""
     from sidestep.outputs.manifest import wrong  # more models: only for who reads one
 
-    try:
-        found = _manifest(directory / envoy.MANIFEST)
-    except OSError as error:
-        raise OutputError(f"{directory}: cannot be read: {error.strerror}") from error
+    found = _manifest(directory / envoy.MANIFEST)
     if found is None:
         raise OutputError(f"{directory}: holds no bundle", hint="sidestep render makes one.")
     if field := wrong(found):
@@ -97,6 +95,8 @@ class Installed:
     new: bool
     changed: tuple[str, ...]
     """Files that were written."""
+    removed: tuple[str, ...]
+    """Files of the bundle before that this one does not have."""
     kept: tuple[str, ...]
     """Files that an issuer has put there since, and that were left as they are."""
 
@@ -108,7 +108,7 @@ class Installed:
     @property
     def state(self) -> Literal["created", "updated", "unchanged"]:
         """The outcome in one word."""
-        return "created" if self.new else "updated" if self.changed else "unchanged"
+        return "created" if self.new else "updated" if self.changed or self.removed else "unchanged"
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,15 @@ class Bundle:
     def install(self, directory: Path, *, validate: Validate | None, force: bool = False) -> Installed:
         """Puts the bundle into ``directory``, new or over an earlier one of the same workload, once Envoy accepts it.
 
+        As `prepared` and then at once `Prepared.install`.
+        """
+        with self.prepared(directory, validate=validate, force=force) as prepared:
+            return prepared.install()
+
+    @contextmanager
+    def prepared(self, directory: Path, *, validate: Validate | None, force: bool = False) -> Iterator[Prepared]:
+        """The bundle, accepted by Envoy and ready to be put into ``directory``; nobody else writes there within.
+
         If anything fails, what was there stays whole. With ``force`` other people's files of the same names are
         replaced too; with None for ``validate`` no Envoy is asked. Raises `OutputError` and what ``validate`` raises.
         """
@@ -138,17 +147,44 @@ class Bundle:
             present = _Present.read(directory)
             if not force:
                 present.check_whose(self)
-            with staged(self.tree, directory) as made:
-                changed, kept = present.compare(made.digests, force=force)
+            with staged(self.tree, directory, present.roots()) as made:
+                prepared = Prepared(present, made, force=force)
                 if validate:
                     self._submit(made.directory, validate)
-                put_in_place(made, directory, changed)
-        return Installed(directory, present.manifest is None, tuple(changed), tuple(kept))
+                yield prepared
 
     def _submit(self, staging: Path, validate: Validate) -> None:
         with translated(staging.parent):
-            write_file(staging / VALIDATION, envoy.validation(self.plan))
+            create(staging / VALIDATION, envoy.validation(self.plan), durable=False)
         validate(staging, VALIDATION)
+        (staging / VALIDATION).unlink()
+
+
+class Prepared:
+    """A bundle that is only to be put in place."""
+
+    def __init__(self, present: _Present, made: Staged, *, force: bool) -> None:
+        self._present = present
+        self._made = made
+        self._found = present.digests(made.digests)
+        different = [name for name, digest in made.digests.items() if self._found[name] != digest]
+        others = [name for name in different if self._found[name] not in {None, present.written(name)}]
+        edited = [name for name in others if name not in {envoy.ROOTS, envoy.MANIFEST}]
+        if edited and not force:
+            raise present.not_ours(f"{', '.join(edited)} changed since the bundle was rendered")
+        self._kept = tuple(name for name in others if name == envoy.ROOTS)
+        self._changed = tuple(name for name in different if name not in self._kept)
+
+    def install(self) -> Installed:
+        """Puts it in place. Raises `OutputError`, also where somebody has changed a file of it meanwhile."""
+        present, made = self._present, self._made
+        now = present.digests(made.digests)
+        if touched := [name for name, digest in now.items() if digest != self._found[name]]:
+            message = f"{present.directory}: {', '.join(touched)} changed while the bundle was made"
+            raise OutputError(message, hint="Nothing was replaced: look at it, and render again.")
+        removed = present.stale(made.digests)
+        put_in_place(made, present.directory, self._changed, removed)
+        return Installed(present.directory, present.manifest is None, self._changed, tuple(removed), self._kept)
 
 
 @dataclass(frozen=True)
@@ -163,62 +199,66 @@ class _Present:
     def read(cls, directory: Path) -> _Present:
         try:
             entries = frozenset(path.name for path in directory.iterdir())
-            return cls(directory, entries, _manifest(directory / envoy.MANIFEST))
         except FileNotFoundError:
             return cls(directory, frozenset(), None)
         except OSError as error:
             raise OutputError(f"{directory}: cannot be read: {error.strerror}") from error
+        return cls(directory, entries, _manifest(directory / envoy.MANIFEST))
 
     def check_whose(self, bundle: Bundle) -> None:
         """Raises `OutputError` where something is there that is not ours, or another workload's."""
         if self.manifest is None:
-            foreign = sorted(self.entries - {"certs"})
+            foreign = sorted(self.entries - {"certs", "lost+found"})
             if foreign:
-                raise self._not_ours(f"holds {', '.join(foreign[:5])}, and no bundle")
+                raise self.not_ours(f"holds {', '.join(foreign[:5])}, and no bundle")
         elif self.manifest.get("workload") != (workload := bundle.workload):
-            raise self._not_ours(
+            raise self.not_ours(
                 f"holds the bundle of another workload, not of {workload['namespace']}/{workload['name']}"
             )
 
-    def compare(self, made: Mapping[str, str], *, force: bool) -> tuple[list[str], list[str]]:
-        """The files to put in place, in order, and those that are an issuer's by now; ``made`` are the new digests.
-
-        Unless ``force``, raises `OutputError` where others have been edited.
-        """
-        found = {name: self._digest(name) for name in made}
-        different = [name for name, digest in made.items() if found[name] != digest]
-        others = [name for name in different if found[name] not in {None, self._written(name)}]
-        edited = [name for name in others if name not in {envoy.ROOTS, envoy.MANIFEST}]
-        if edited and not force:
-            raise self._not_ours(f"{', '.join(edited)} changed since the bundle was rendered")
-        kept = [name for name in others if name == envoy.ROOTS]
-        return [name for name in different if name not in kept], kept
-
-    def _not_ours(self, reason: str) -> OutputError:
+    def not_ours(self, reason: str) -> OutputError:
+        """The error of what is not to be replaced."""
         return OutputError(f"{self.directory}: {reason}", hint="Choose another directory, or replace it with --force.")
 
-    def _written(self, name: str) -> object:
-        """The digest of the file that we put there."""
+    def written(self, name: str) -> str | None:
+        """The digest of a file as an earlier render has written it."""
         digests = (self.manifest or {}).get("sha256")
-        return digests.get(name) if isinstance(digests, dict) else None
+        digest = digests.get(name) if isinstance(digests, dict) else None
+        return digest if isinstance(digest, str) else None
 
-    def _digest(self, name: str) -> str | None:
-        path = self.directory / name
+    def digests(self, names: Iterable[str]) -> dict[str, str | None]:
+        """The digests of what is there by these names; None where nothing is, empty where a link leads nowhere."""
+        return {name: self._digest(self.directory / name) for name in names}
+
+    def roots(self) -> dict[str, str]:
+        """The digest of the roots if they are as we wrote them: they stay ours where a spec names no roots any more."""
+        digest = self.written(envoy.ROOTS)
+        return {envoy.ROOTS: digest} if digest and digest == self._digest(self.directory / envoy.ROOTS) else {}
+
+    def stale(self, made: Container[str]) -> list[str]:
+        """Files that are as an earlier render wrote them, and that a bundle with those in ``made`` does not have."""
+        digests = (self.manifest or {}).get("sha256")
+        names = [name for name in digests if envoy.may_go(name)] if isinstance(digests, dict) else []
+        gone = [name for name in names if name not in made and self.written(name)]
+        return [name for name in gone if self._digest(self.directory / name) == self.written(name)]
+
+    def _digest(self, path: Path) -> str | None:
         try:
-            if path.is_fifo() or path.is_char_device():  # which may give nothing, or never end
-                raise OutputError(f"{path} is no file, so it is not ours to replace")
-            with path.open("rb") as stream:
-                return file_digest(stream, "sha256").hexdigest()
+            return digest_of(path)
         except FileNotFoundError:
-            return None
+            return "" if path.is_symlink() else None
+        except NotAFile as error:
+            raise OutputError(f"{path} is no file, so it is not ours to replace") from error
         except OSError as error:
             raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _manifest(path: Path) -> Mapping[str, object] | None:
-    """The manifest of a bundle of ours; None for anything else."""
+    """The manifest of a bundle of ours; None for anything else. Raises `OutputError` for what cannot be read."""
     try:
-        manifest = orjson.loads(path.read_bytes())
+        manifest = orjson.loads(read(path))
     except (FileNotFoundError, orjson.JSONDecodeError):
         return None
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
     return manifest if isinstance(manifest, dict) and manifest.get("kind") == envoy.KIND else None

@@ -48,4 +48,12 @@ def test_a_name_that_the_system_refuses_is_no_bug(
 def test_what_cannot_be_read_is_not_said_to_be_unwritten(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").mkdir()
     ran = run("hosts", tmp_path)
-    assert (ran.code, ran.err) == (6, f"error: {tmp_path}: cannot be read: Is a directory\n")
+    assert (ran.code, ran.err) == (6, f"error: {tmp_path}/manifest.json: cannot be read: it is no regular file\n")
+
+
+def test_a_choice_that_would_be_without_effect_is_refused(tmp_path: Path) -> None:
+    documents.write(tmp_path / "spec.yaml", documents.mesh(), documents.workload())
+    assert run("render", tmp_path / "spec.yaml", "-o", tmp_path / "bundle", "--unsafe-skip-validation").code == 0
+    ran = run("env", tmp_path / "bundle", "--workload", "billing")
+    assert (ran.code, ran.out) == (2, "")
+    assert "--workload chooses among FILEs" in ran.err

@@ -133,6 +133,27 @@ def test_a_full_disk_under_standard_output_is_no_bug(arguments: list[str], unbuf
     assert (ran.returncode, ran.stderr) == (6, b"error: standard output cannot be written: No space left on device\n")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_under_standard_error_leaves_the_exit_code(unbuffered: str, tmp_path: Path) -> None:
+    environment = {**CHILD, "PYTHONUNBUFFERED": unbuffered}
+    for arguments, code in ((["validate", "missing.yaml"], 3), (["validate", "--nonsense"], 2)):
+        with Path("/dev/full").open("wb") as full:
+            ran = subprocess.run(
+                [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=full, cwd=tmp_path, env=environment, check=False
+            )
+        assert (ran.returncode, ran.stdout) == (code, b"")
+
+
+def test_a_working_directory_that_is_gone_is_no_bug(tmp_path: Path) -> None:
+    script = 'cd gone && rmdir ../gone && exec "$@"'
+    (tmp_path / "gone").mkdir()
+    command = ["sh", "-c", script, "sh", *COMMAND, "validate", "x.yaml"]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=CHILD, check=False)
+    assert (ran.returncode, ran.stdout) == (6, "")
+    assert "error: the working directory is gone\nhint: Change to one that is there.\n" in ran.stderr
+
+
 @pytest.mark.parametrize("name", ["plain", "with space", "$(id)", "a'b", "-dash", "- dash", "/abs"])
 def test_the_command_that_starts_an_envoy_can_be_copied(name: str, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()

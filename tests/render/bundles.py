@@ -58,8 +58,8 @@ def rendered(file: str) -> dict[str, bytes]:
     return contents(bundle_of(file).tree)
 
 
-def refused(answer: Ran, said: str) -> None:
-    assert (answer.code, answer.out) == (6, "")
+def refused(answer: Ran, said: str, *, code: int = 6) -> None:
+    assert (answer.code, answer.out) == (code, "")
     assert said in answer.err
     assert "Traceback" not in answer.err
 

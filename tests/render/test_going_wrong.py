@@ -176,31 +176,37 @@ def test_a_rename_fails_where_nothing_was(at: int, place: Path, monkeypatch: pyt
 
 
 _KILLED = """
-import os, signal, sys
+import os, sys
 from pathlib import Path
 from sidestep.cli import main
 def dying(real, at):
     count = iter(range(1000))
     def call(self, *arguments, **options):
         if ".sidestep-staging" in str(self) and next(count) == at:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), int(by))
         return real(self, *arguments, **options)
     return call
-name, at, *arguments = sys.argv[1:]
+name, at, by, *arguments = sys.argv[1:]
 setattr(Path, name, dying(getattr(Path, name), int(at)))
 main(arguments)
 """
 
 
-def killed(method: str, at: int, file: str) -> None:
-    """Renders in another process that is killed at the ``at``-th call of a method on what is staged."""
+def killed(method: str, at: int, file: str, by: signal.Signals = signal.SIGKILL) -> None:
+    """Renders in another process that is ended at the ``at``-th call of a method on what is staged."""
     arguments = ["render", file, "-o", "bundle", "--unsafe-skip-validation"]
-    done = subprocess.run([sys.executable, "-c", _KILLED, method, str(at), *arguments], check=False)
-    assert done.returncode == -signal.SIGKILL
+    done = subprocess.run([sys.executable, "-c", _KILLED, method, str(at), str(int(by)), *arguments], check=False)
+    assert done.returncode == (-signal.SIGKILL if by == signal.SIGKILL else 143)
 
 
 # While files are being staged, before each of the renames, and before the end is noted.
 POINTS = [("mkdir", 1), ("mkdir", 2), ("replace", 0), ("replace", 1), ("replace", 2), ("unlink", 1)]
+
+
+@pytest.mark.parametrize(("method", "at"), POINTS)
+def test_terminated_half_way_it_takes_back_what_it_did(method: str, at: int, old: Snapshot, place: Path) -> None:
+    killed(method, at, "more.yaml", signal.SIGTERM)
+    whole(old)
 
 
 @pytest.mark.parametrize(("method", "at"), POINTS)
@@ -273,6 +279,8 @@ def test_a_journal_that_somebody_else_wrote_puts_nothing_back_from_outside(old: 
         {"files": {}, "directories": [{}]},
         {"files": {"certs": None, "nothing": None}, "directories": []},
         {"files": {"": "x"}, "directories": []},
+        {"files": {"\ud800": "x", "b": "y"}, "directories": []},
+        {"files": {"a" * 400: "x"}, "directories": ["b" * 400]},
         {"files": {}, "directories": [], "more": 1},
     ],
 )
@@ -280,6 +288,48 @@ def test_a_journal_that_is_none_is_passed_over(journal: object, old: Snapshot, p
     forged(journal)
     quickly("more.yaml")
     assert content("bundle") == rendered("more.yaml")
+
+
+@pytest.mark.parametrize("what", ["journal", "file"])
+def test_a_journal_that_cannot_be_read_to_its_end(what: str, old: Snapshot, place: Path) -> None:
+    if what == "file":
+        forged({"files": {"x": sha256(b"").hexdigest()}, "directories": []})
+        os.mkfifo("bundle/x")
+    else:
+        Path("bundle", tree.STAGING).mkdir()
+        os.mkfifo(Path("bundle", tree.STAGING, ".journal"))
+    quickly("more.yaml")
+    assert not Path("bundle", tree.STAGING).exists()
+
+
+def test_a_journal_that_is_a_directory(old: Snapshot, place: Path) -> None:
+    Path("bundle", tree.STAGING, ".journal", "below").mkdir(parents=True)
+    quickly("more.yaml")
+    assert content("bundle") == rendered("more.yaml")
+
+
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_a_staging_directory_that_is_none(kind: str, old: Snapshot, place: Path) -> None:
+    Path("theirs").mkdir()
+    Path("theirs/.journal").write_text("mine", encoding="utf-8")
+    staging = Path("bundle", tree.STAGING)
+    if kind == "link":
+        staging.symlink_to(place / "theirs")
+    else:
+        staging.write_text("mine", encoding="utf-8")
+    refused(render("more.yaml"), f"{staging} is no directory of ours\nhint: Remove it.")
+    assert content("theirs") == {".journal": b"mine"}
+    staging.unlink()
+    whole(old)
+
+
+def test_what_is_edited_while_envoy_validates_is_not_lost(old: Snapshot, place: Path) -> None:
+    def meanwhile(_directory: Path, _bootstrap: str) -> None:
+        Path("bundle/cds.json").write_text("mine", encoding="utf-8")
+
+    with pytest.raises(OutputError, match=r"cds\.json changed while the bundle was made"):
+        bundle_of("more.yaml").install(Path("bundle"), validate=meanwhile, force=True)
+    assert content("bundle") == {**rendered("spec.yaml"), "cds.json": b"mine"}
 
 
 def forged(journal: object) -> None:

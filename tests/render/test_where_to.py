@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -77,12 +78,59 @@ def test_what_cannot_be_read_to_its_end_is_not_read(place: Path) -> None:
     refused(render("spec.yaml", "bundle", "--force"), "bundle/envoy.json is no file, so it is not ours to replace")
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device", "socket", "directory"])
+def test_a_manifest_that_cannot_be_read_to_its_end(kind: str, place: Path) -> None:
+    """Root may read it for a user, who must not keep it for ever, or fill its memory."""
+    render("spec.yaml")
+    assert run("ca", "init", "ca").code == 0
+    manifest = Path("bundle/manifest.json")
+    manifest.unlink()
+    with socket.socket(socket.AF_UNIX) as listener:
+        match kind:
+            case "pipe":
+                os.mkfifo(manifest)
+            case "device":
+                manifest.symlink_to("/dev/zero")
+            case "socket":
+                listener.bind(str(manifest))
+            case _:
+                manifest.mkdir()
+        for command, code in (
+            (["render", "spec.yaml", "-o", "bundle"], 6),
+            (["render", "spec.yaml", "-o", "bundle", "--force"], 6),
+            (["env", "bundle"], 6),
+            (["hosts", "bundle"], 6),
+            (["exec", "bundle", "--", "true"], 6),
+            (["ca", "issue", "ca", "--bundle", "bundle"], 7),
+        ):
+            refused(run(*command), "bundle/manifest.json", code=code)
+
+
 def test_a_file_and_what_is_below_one(place: Path) -> None:
     Path("file").write_text("mine", encoding="utf-8")
     for name in ("file", "file/below", "file/far/below"):
         refused(render("spec.yaml", name), "cannot be written: ")
         refused(render("spec.yaml", name, "--force"), "cannot be written: ")
     assert Path("file").read_text(encoding="utf-8") == "mine"
+
+
+def test_what_was_made_for_a_name_that_cannot_be_is_gone_again(place: Path) -> None:
+    refused(render("spec.yaml", f"new/{'x' * 300}"), "File name too long")
+    assert not Path("new").exists()
+
+
+def test_a_fresh_file_system(place: Path) -> None:
+    Path("disk/lost+found").mkdir(parents=True)
+    assert render("spec.yaml", "disk").code == 0
+
+
+def test_a_file_that_is_a_link_to_nowhere(place: Path) -> None:
+    render("spec.yaml")
+    Path("bundle/cds.json").unlink()
+    Path("bundle/cds.json").symlink_to("nowhere")
+    refused(render("spec.yaml"), "bundle: cds.json changed since the bundle was rendered")
+    assert render("spec.yaml", "bundle", "--force").code == 0
+    assert content("bundle") == rendered("spec.yaml")
 
 
 def test_a_link_to_nowhere(place: Path) -> None:
@@ -122,7 +170,7 @@ def test_a_manifest_that_is_not_ours(manifest: str, place: Path) -> None:
     assert render("spec.yaml", "theirs", "--force").code == 0
 
 
-@pytest.mark.parametrize("digests", [None, [], "x", {"cds.json": 5}])
+@pytest.mark.parametrize("digests", [None, [], "x", {"cds.json": 5}, {"cds.json": []}, {"cds.json": {}, "": 1}])
 def test_a_manifest_of_ours_that_was_mangled(digests: object, place: Path) -> None:
     render("spec.yaml")
     manifest = json.loads(Path("bundle/manifest.json").read_bytes()) | {"sha256": digests}
@@ -170,8 +218,8 @@ def test_something_else_under_our_name(name: str, place: Path) -> None:
     else:
         Path("theirs", name).write_text("mine", encoding="utf-8")
     before = snapshot("theirs")
-    refused(render("spec.yaml", "theirs"), "theirs")
-    refused(render("spec.yaml", "theirs", "--force"), "theirs")
+    refused(render("spec.yaml", "theirs"), f"theirs/{name}" if name in {"manifest.json", "certs"} else "theirs")
+    refused(render("spec.yaml", "theirs", "--force"), f"theirs/{name}")
     assert snapshot("theirs") == before
     assert {path.name for path in Path("theirs").iterdir()} == {name}
 

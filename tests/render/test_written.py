@@ -14,8 +14,8 @@ from sidestep import onboard
 from tests import documents
 from tests.commands import Ran, run
 from tests.documents import REVIEWS, egress, mesh, workload
-from tests.envoys import accepted
-from tests.render.bundles import FILES, bundle_of, content, quickly, render, rendered, snapshot
+from tests.envoys import accepted, fake_envoy
+from tests.render.bundles import FILES, bundle_of, content, quickly, refused, render, rendered, snapshot
 
 
 def test_writes_a_bundle(place: Path) -> None:
@@ -32,8 +32,9 @@ def test_a_proxy_is_one_listener_more(place: Path) -> None:
     assert render("by-name.yaml").out.startswith("billing: bundle created, 2 listeners, for ")
 
 
-def test_modes_do_not_depend_on_the_umask(place: Path) -> None:
-    before = os.umask(0)
+@pytest.mark.parametrize("umask", [0, 0o077])
+def test_modes_do_not_depend_on_the_umask(umask: int, place: Path) -> None:
+    before = os.umask(umask)
     try:
         quickly("spec.yaml")
     finally:
@@ -56,6 +57,7 @@ def test_answers_programs(place: Path) -> None:
                 "directory": "bundle",
                 "state": "created",
                 "changed": list(rendered("spec.yaml")),
+                "removed": [],
                 "kept": [],
                 "restart": False,
             }
@@ -96,6 +98,31 @@ def test_says_when_envoy_must_be_restarted(place: Path) -> None:
     documents.write(Path("labelled.yaml"), mesh(), labelled)
     answer = render("labelled.yaml")
     assert "envoy.json changed: restart its Envoy" in answer.out
+
+
+def test_warns_people_and_programs(place: Path) -> None:
+    loose = documents.service(REVIEWS, unsafeAnyWorkloadOf={"namespace": "bookinfo"})
+    documents.write(Path("loose.yaml"), mesh(loose), workload(egress(listen="0.0.0.0:9080")))
+    warnings = render("loose.yaml", "bundle", "--format", "json").json["warnings"]
+    assert len(warnings) == 2
+    assert render("loose.yaml").err == "".join(f"warning: {each}\n" for each in warnings)
+
+
+def test_several_workloads_are_put_in_place_together_or_not_at_all(place: Path) -> None:
+    def two(port: int) -> None:
+        both = [workload(egress(listen=port + n), name=f"w{n}") for n in range(2)]
+        documents.write(Path("two.yaml"), mesh(), *both)
+
+    two(8000)
+    assert render("two.yaml", "bundles").code == 0
+    with Path("bundles/w1/lds.json").open("a", encoding="utf-8") as stream:
+        stream.write(" ")
+    before = snapshot("bundles")
+    two(8100)
+    refused(render("two.yaml", "bundles"), "bundles/w1: lds.json changed since the bundle was rendered")
+    assert snapshot("bundles") == before
+    refused(render("two.yaml", "new/bundles", "--envoy-path", fake_envoy(place / "envoy", "exit 1")), "", code=5)
+    assert not Path("new").exists()
 
 
 def test_several_workloads_have_a_directory_each(place: Path) -> None:

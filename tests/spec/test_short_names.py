@@ -13,6 +13,9 @@ SERVICES = [
     "ratings.bookinfo.svc.cluster.local",
     "api.example.com",
     "api",
+    # Those next to "ratings." in the order of characters.
+    "ratings-v2.bookinfo.svc.cluster.local",
+    "ratings0.bookinfo.svc.cluster.local",
 ]
 
 
@@ -31,6 +34,8 @@ def validate(name: str) -> bytes:
         (SERVICES[0], SERVICES[0]),
         ("api.example", SERVICES[3]),
         ("api", "api"),
+        ("ratings-v2", SERVICES[5]),
+        ("ratings0", SERVICES[6]),
     ],
 )
 def test_means_one_service(name: str, host: str) -> None:
@@ -57,8 +62,19 @@ def test_means_nothing(name: str) -> None:
     assert allowed.startswith("a service of the Mesh, such as ")
 
 
-def test_suggests_what_is_like_it() -> None:
-    assert SERVICES[2] in problem("rattings.bookinfo")[2]
+@pytest.mark.parametrize(
+    ("name", "like"),
+    [
+        ("rattings.bookinfo", SERVICES[2]),
+        ("rating", SERVICES[2]),
+        ("apy", "api"),
+        ("reviews.bookinfo.svc.cluster.locall", SERVICES[0]),
+    ],
+)
+def test_suggests_what_is_like_it(name: str, like: str) -> None:
+    suggested = problem(name)[2].partition("such as ")[2].split(", ")
+    assert suggested[0] == like
+    assert len({*suggested}) == len(suggested) <= 3
 
 
 def test_a_thousand_names_that_mean_nothing_are_said_soon() -> None:

@@ -71,6 +71,8 @@ def _described(sources: tuple[str, ...], workload: str | None) -> tuple[Mapping[
 
     [first, *others] = sources
     if not others and os.path.isdir(first):  # noqa: PTH112 (which never fails, whatever the name)
+        if workload:
+            raise click.UsageError("--workload chooses among FILEs: a BUNDLE is of one workload")
         return onboard.manifest(Path(first)), Path(first).absolute().as_posix()
     bundles = onboard.bundles(onboard.load(sources), workload)
     if len(bundles) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,8 +44,8 @@ def render(
 ) -> None:
     """Write each workload's bundle into DIR, or into DIR/NAME where there are several.
 
-    A real Envoy accepts a bundle before it replaces the one in place; if anything fails, that one stays whole. A
-    running Envoy takes the new files by itself. Certificates (cert-chain.pem, key.pem, root-cert.pem) go to
+    A real Envoy accepts every bundle before the first of them replaces the one in place; if anything fails, those stay
+    whole. A running Envoy takes the new files by itself. Certificates (cert-chain.pem, key.pem, root-cert.pem) go to
     DIR/certs, from whoever issues them.
 
     \b
@@ -58,15 +59,20 @@ def render(
     spec = onboard.load(files)
     validate = None if unsafe_skip_validation else _validator(envoy_path)
     bundles = onboard.bundles(spec, workload)
-    shortages = [*_short_of_files(bundles)]
-    terminal.warn(shortages)
+    warnings = [*spec.warnings, *_short_of_files(bundles)]
+    terminal.warn(warnings)
     names = [""] if len(bundles) == 1 else onboard.directory_names(bundles)
-    results = []
-    for bundle, name in zip(bundles, names, strict=True):
-        installed = bundle.install(output / name, validate=validate, force=force)
+    with ExitStack() as stack:  # all of them, or none
+        prepared = []
+        for bundle, name in zip(bundles, names, strict=True):
+            terminal.progress(f"… {bundle.workload['name']}: written, and read by an Envoy")
+            ready = bundle.prepared(output / name, validate=validate, force=force)
+            prepared.append(stack.enter_context(ready))
+        results = [each.install() for each in prepared]
+    for bundle, installed in zip(bundles, results, strict=True):
         _for_people(terminal, bundle, installed)
-        results.append(_for_programs(bundle, installed))
-    terminal.answer({"ok": True, "warnings": [*spec.warnings, *shortages], "bundles": results})
+    answers = [_for_programs(bundle, installed) for bundle, installed in zip(bundles, results, strict=True)]
+    terminal.answer({"ok": True, "warnings": warnings, "bundles": answers})
     terminal.keep(spec, bundles)
 
 
@@ -107,6 +113,7 @@ def _for_programs(bundle: Bundle, installed: Installed) -> dict[str, object]:
         "directory": str(installed.directory),
         "state": installed.state,
         "changed": installed.changed,
+        "removed": installed.removed,
         "kept": installed.kept,
         "restart": installed.restart,
     }

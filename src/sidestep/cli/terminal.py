@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 import textwrap
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from sidestep.cli.output import OutputRefused, discard
-from sidestep.errors import SidestepError, SpecError
+from sidestep.errors import OutputError, SidestepError, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -61,8 +62,9 @@ class Terminal:
 
     def remark(self, text: str) -> None:
         """A line beside the result: a warning, how things stand."""
-        self.progress("")
-        click.echo(text, err=True, color=self.color)
+        with suppress(OSError):  # whoever cannot be told so still gets the exit code
+            self.progress("")
+            click.echo(text, err=True, color=self.color)
 
     def progress(self, text: str) -> None:
         """What is being done now, where somebody watches; whatever is printed next takes its place."""
@@ -125,6 +127,8 @@ class Terminal:
             return 130
         if isinstance(error, SystemExit):
             return _exit_code(error)
+        if isinstance(error, FileNotFoundError) and not _is_somewhere():
+            error = OutputError("the working directory is gone", hint="Change to one that is there.")
         return self._ours(error) if isinstance(error, SidestepError) else self._bug(error)
 
     def _misused(self, error: click.ClickException) -> int:
@@ -133,7 +137,8 @@ class Terminal:
             usage = error.ctx.get_usage() if isinstance(error, click.UsageError) and error.ctx else ""
             self._answer_error(error.format_message(), usage, error.exit_code)
         else:
-            error.show()
+            with suppress(OSError):
+                error.show()
         return error.exit_code
 
     def _ours(self, error: SidestepError) -> int:
@@ -173,6 +178,13 @@ def start_command(bundle: Path) -> str:
     """What runs a bundle's Envoy, to be copied into a shell."""
     name = shlex.quote(f"./{bundle}" if str(bundle).startswith("-") else str(bundle))
     return f"cd {name} && envoy -c envoy.json --disable-hot-restart"
+
+
+def _is_somewhere() -> bool:
+    try:
+        return bool(Path.cwd())
+    except FileNotFoundError:
+        return False
 
 
 def _exit_code(end: SystemExit) -> int:

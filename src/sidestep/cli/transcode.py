@@ -249,11 +249,10 @@ def _asked(address: str, services: Sequence[str]) -> bytes:
 
 
 def _written(output: Path, content: bytes) -> None:
-    from sidestep.files import translated
-    from sidestep.files.writing import write
+    from sidestep.files import File, create, translated
 
     new = output.parent / f".{output.name}.new"
     with translated(output.parent):
         new.unlink(missing_ok=True)
-        write(new, content, 0o644)
+        create(new, File.of(content))
         new.replace(output)

@@ -1,23 +1,28 @@
-"""Files: what is to be written, and the one way of writing it.
+"""Files: what is to be written, and how: a tree of them, or a set that changes as one.
 
 A reader sees the old content or the new, never a part: every file is complete before a rename puts it in place. Envoy
 watches for exactly those renames (facts/envoy.md c).
 """
 
+from sidestep.files.reading import NotAFile, digest_of, read
 from sidestep.files.swap import write_set
-from sidestep.files.tree import File, FileTree, Manifest, exclusive, put_in_place, staged, write_file
-from sidestep.files.writing import Output, locked, translated
+from sidestep.files.tree import FileTree, Manifest, Staged, exclusive, put_in_place, staged
+from sidestep.files.writing import File, Output, create, locked, translated
 
 __all__ = [
     "File",
     "FileTree",
     "Manifest",
+    "NotAFile",
     "Output",
+    "Staged",
+    "create",
+    "digest_of",
     "exclusive",
     "locked",
     "put_in_place",
+    "read",
     "staged",
     "translated",
-    "write_file",
     "write_set",
 ]

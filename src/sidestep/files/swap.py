@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidestep.errors import OutputError
-from sidestep.files.writing import give, locked, translated, write
+from sidestep.files.reading import NotAFile, read
+from sidestep.files.writing import File, create, give, locked, translated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +36,7 @@ def write_set(directory: Path, contents: Mapping[str, bytes], *, mode: int = 0o6
     to replace; the set in place is then still whole.
     """
     _check_names(contents)
-    with translated(directory):
+    with translated(directory, "What was there is unchanged."):
         _check_whose(directory)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locked(directory, wait=_PATIENCE):
@@ -81,7 +82,11 @@ def _adopt(directory: Path, names: list[str], mode: int) -> None:
     if not names:
         return
     linked = [path.name for path in directory.iterdir() if _is_ours(path) and path.exists()]
-    _swap(directory, {name: (directory / name).read_bytes() for name in [*linked, *names]}, mode)
+    try:
+        present = {name: read(directory / name) for name in [*linked, *names]}
+    except NotAFile as problem:
+        raise OutputError(f"{problem.filename} is no file, so it is not ours to replace") from problem
+    _swap(directory, present, mode)
     for name in names:
         _link(directory, name, f"{_CURRENT}/{name}")
 
@@ -90,7 +95,7 @@ def _swap(directory: Path, contents: Mapping[str, bytes], mode: int) -> None:
     version = Path(tempfile.mkdtemp(prefix=_VERSION, dir=directory))
     try:
         for name, content in contents.items():
-            write(version / name, content, mode)
+            create(version / name, File.of(content, mode))
         give(version, directory.stat())
         _link(directory, _CURRENT, version.name)
     except BaseException:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -34,21 +35,34 @@ class Output:
         return self._sha256.hexdigest()
 
 
-@contextmanager
-def new_file(path: Path, mode: int) -> Iterator[Output]:
-    """A new file with exactly ``mode``, which is down on the disk afterwards. Never opens one that is there."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+@dataclass(frozen=True, eq=False)
+class File:
+    """What a file is to hold, and its mode."""
+
+    write_to: Callable[[Output], object] = field(repr=False)
+    """Writes the content, the same at every call. All of it need never be in memory at once."""
+    mode: int = 0o644
+
+    @classmethod
+    def of(cls, content: bytes, mode: int = 0o644) -> File:
+        """A file that holds ``content``."""
+        return cls(lambda output: output.write(content), mode)
+
+
+def create(path: Path, file: File, *, durable: bool = True) -> str:
+    """Writes a new file with exactly its mode, unless not ``durable`` down to the disk; returns its digest (SHA-256).
+
+    Never opens one that is there. Raises `OSError`.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file.mode)
     with os.fdopen(descriptor, "wb", _BUFFER) as stream:
-        os.fchmod(descriptor, mode)
-        yield Output(stream)
+        os.fchmod(descriptor, file.mode)
+        output = Output(stream)
+        file.write_to(output)
         stream.flush()
-        os.fsync(descriptor)
-
-
-def write(path: Path, content: bytes, mode: int) -> None:
-    """Writes a new file with exactly ``mode``, down to the disk. Never opens one that is there."""
-    with new_file(path, mode) as output:
-        output.write(content)
+        if durable:
+            os.fsync(descriptor)
+    return output.digest
 
 
 def give(directory: Path, owner: os.stat_result) -> None:
@@ -109,10 +123,10 @@ def locked(directory: Path, *, wait: float = 0) -> Iterator[None]:
 
 
 @contextmanager
-def translated(directory: Path) -> Iterator[None]:
+def translated(directory: Path, hint: str = "") -> Iterator[None]:
     """What the system refuses, as an `OutputError`."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OutputError(f"{directory}: cannot be written: {reason}", hint="What was there is unchanged.") from error
+        raise OutputError(f"{directory}: cannot be written: {reason}", hint=hint) from error

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
 
 BOOTSTRAP: Final = "envoy.json"
 MANIFEST: Final = "manifest.json"
+ROUTES: Final = "rds.json"
 ROOTS: Final = f"{DIRECTORY.removeprefix('./')}/root-cert.pem"
 KIND: Final = "Bundle"
+_DESCRIPTOR_FILE: Final = re.compile(rf"{transcoding.DIRECTORY}/[0-9a-f]{{16}}\.pb")
 _PRIVATE: Final = 0o700
 _AT_ONCE: Final = 16
 """Resources that are written together."""
@@ -46,12 +49,13 @@ _AT_ONCE: Final = 16
 
 def render(plan: Plan) -> FileTree:
     """The bundle's files. The same plan gives the same bytes."""
+    descriptors = _descriptors(plan.machine)
     files = {
-        **_descriptors(plan.machine),  # before the listeners, which name them
+        **descriptors,  # before the listeners, which name them
         BOOTSTRAP: _file(plan.bootstrap),
         "cds.json": _discovery(plan.clusters),
         # Before the listener that reads it: Envoy refuses a source that is not there.
-        **({"rds.json": _discovery(plan.routes)} if plan.routes else {}),
+        **({ROUTES: _discovery(plan.routes)} if plan.routes else {}),
         "lds.json": _discovery(plan.listeners),
         "sds/identity.json": _discovery([plan.identity]),
         "sds/roots.json": _discovery([plan.roots]),
@@ -62,9 +66,14 @@ def render(plan: Plan) -> FileTree:
     if plan.machine.roots:
         files[ROOTS] = File.of(plan.machine.roots)
     directories = {"sds": 0o755, DIRECTORY.removeprefix("./"): _PRIVATE}
-    if _descriptors(plan.machine):
+    if descriptors:
         directories[transcoding.DIRECTORY] = 0o755
     return FileTree(files, directories, Manifest(MANIFEST, partial(_manifest, plan.machine)))
+
+
+def may_go(name: str) -> bool:
+    """Whether a file is one that not every bundle has, and that nobody needs where a bundle has none."""
+    return name in {ROUTES, CREDENTIALS} or bool(_DESCRIPTOR_FILE.fullmatch(name))
 
 
 def validation(plan: Plan) -> File:

@@ -78,7 +78,8 @@ def check_validity(certificate: x509.Certificate, now: datetime, what: str) -> N
         raise CertificateError(f"{what}: {describe(certificate)} expired at {ends:{_MOMENT}}")
     if now < begins:
         raise CertificateError(
-            f"{what}: {describe(certificate)} is not valid before {begins:{_MOMENT}}", hint="check this machine's clock"
+            f"{what}: {describe(certificate)} is not valid before {begins:{_MOMENT}}",
+            hint="Check this machine's clock.",
         )
 
 

@@ -39,7 +39,7 @@ def read_key(pem: bytes, what: str = "the private key") -> PrivateKey:
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except TypeError:
-        raise CertificateError(f"{what} is encrypted", hint="decrypt it first: openssl pkey -in KEY -out KEY") from None
+        raise CertificateError(f"{what} is encrypted", hint="Decrypt it first: openssl pkey -in KEY -out KEY") from None
     except (ValueError, UnsupportedAlgorithm) as problem:
         raise CertificateError(f"{what} is not a private key in PEM") from problem
     check_public_key(key.public_key(), what)

@@ -52,7 +52,8 @@ def _check_labels(pem: bytes, what: str) -> None:
     labels = [label.decode("ascii", "replace") for label in _LABEL.findall(pem)]
     if any("PRIVATE KEY" in label for label in labels):
         raise CertificateError(
-            f"{what} holds a private key", hint="take it out, and treat the key as known to whoever could read the file"
+            f"{what} holds a private key",
+            hint="Take it out, and treat the key as known to whoever could read the file.",
         )
     others = sorted({label for label in labels if label != "CERTIFICATE"})
     if others:

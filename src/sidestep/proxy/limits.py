@@ -49,7 +49,7 @@ def open_files(listeners: int, workers: int) -> Iterator[int]:
     if hard != resource.RLIM_INFINITY and hard < need:
         raise EnvoyError(
             f"Envoy needs {need} open files for {listeners} listeners with {workers} workers; the limit is {hard}",
-            hint="raise it (ulimit -Hn, or LimitNOFILE= in a systemd unit), or use fewer workers (--concurrency)",
+            hint="Raise it (ulimit -Hn, or LimitNOFILE= in a systemd unit), or use fewer workers (--concurrency).",
         )
     _SOFT_LIMIT.raise_it()
     try:

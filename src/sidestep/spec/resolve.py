@@ -205,7 +205,7 @@ class Resolution:
         if len(found) == 1:
             return found[0]
         if found:
-            candidates = _listing(sorted(service.host for service in found))
+            candidates = _listing([service.host for service in found])
             self.say(path, [Finding(("host",), "the name is ambiguous", shown(egress.host), candidates)])
         elif not self.services.might_match(egress.host):
             like = _listing(self.services.like(egress.host))

@@ -46,25 +46,32 @@ class Services:
 
     def like(self, name: str) -> list[str]:
         """Hosts to suggest for a name that means nothing: like it, as long as comparing takes no time to speak of."""
-        first, _, rest = name.partition(".")
-        namespace = rest.partition(".")[0]
-        likely = [*self._labelled.get(first, ()), *self._labelled.get(f".{namespace}", ())]
-        candidates = likely or list(self._by_host)
+        likely = dict.fromkeys(host for label in _labels(name) for host in self._labelled.get(label, ()))
+        candidates = list(likely) or self._hosts
         close: list[str] = []
         if self._compared + len(candidates) <= _COMPARISONS:
             self._compared += len(candidates)
-            close = get_close_matches(name, candidates, 3, 0.4)
-        return close or sorted(candidates[:3])
+            count = name.count(".") + 1
+            short: dict[str, list[str]] = defaultdict(list)
+            for host in candidates:
+                short[".".join(host.split(".", count)[:count])].append(host)
+            close = [host for each in get_close_matches(name, short) for host in short[each]]
+        return (close or sorted(candidates))[:3]
 
     @cached_property
     def _labelled(self) -> Mapping[str, list[str]]:
-        """Hosts by their first label, and by a dot and their second, which is mostly the namespace."""
+        """Hosts by each of their `_labels`."""
         labelled = defaultdict(list)
         for host in self._by_host:
-            first, _, rest = host.partition(".")
-            labelled[first].append(host)
-            labelled[f".{rest.partition('.')[0]}"].append(host)
+            for label in _labels(host):
+                labelled[label].append(host)
         return labelled
+
+
+def _labels(host: str) -> list[str]:
+    """The first label; and a dot and the second, where there is one, which is mostly the namespace."""
+    first, dot, rest = host.partition(".")
+    return [first, *([f".{rest.partition('.')[0]}"] if dot else [])]
 
 
 def _readable(host: Value) -> str:
