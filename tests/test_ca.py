@@ -196,7 +196,7 @@ def test_init_never_overwrites(tmp_path: Path) -> None:
     refused(6, r"trust domain cluster\.local", "init", tmp_path / "ca", "--trust-domain", "other.example")
     for name in ("other", "half"):
         refused(6, "holds no complete CA.*\nhint: Name another", "init", tmp_path / name)
-    refused(6, "file: cannot be written: File exists", "init", tmp_path / "file")
+    refused(6, "file: cannot be written: Not a directory", "init", tmp_path / "file")
     assert tree(tmp_path) == before
 
 

@@ -10,6 +10,7 @@
     │   ├── EnvoyRejected           5     it refuses the configuration that we made
     │   └── EnvoyStopped            5     it ended, or never became ready
     ├── OutputError                 6   files cannot be written, or are not ours to replace
+    │   └── OutputRefused           6     standard output takes nothing more
     ├── CertificateError            7   a certificate, key or CA cannot be read, made or trusted
     ├── MissingDependency           8   an optional package is not installed
     ├── CommandNotExecutable        126 the command of `sidestep exec` cannot be run
@@ -113,6 +114,10 @@ class OutputError(SidestepError):
     """Files cannot be written, or are not ours to replace."""
 
     exit_code = 6
+
+
+class OutputRefused(OutputError):
+    """Standard output takes nothing more."""
 
 
 class CertificateError(SidestepError):

@@ -8,14 +8,10 @@ from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
-from sidestep.errors import OutputError
+from sidestep.errors import OutputRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-class OutputRefused(OutputError):
-    """Standard output cannot be written."""
 
 
 @contextmanager

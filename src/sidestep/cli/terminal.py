@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from sidestep.cli.output import OutputRefused, discard
-from sidestep.errors import OutputError, SidestepError, SpecError
+from sidestep.cli.output import discard
+from sidestep.errors import OutputError, OutputRefused, SidestepError, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
