@@ -183,6 +183,7 @@ def test_init_again_is_content_without_the_root_that_went_offline(tmp_path: Path
     (tmp_path / "ca" / "root").rename(tmp_path / "vault")
     assert "already" in run("init", tmp_path / "ca")
     assert not (tmp_path / "ca" / "root").exists()
+    assert "Move it off this machine" not in commands.run("ca", "init", tmp_path / "ca").out
 
 
 def test_init_never_overwrites(tmp_path: Path) -> None:

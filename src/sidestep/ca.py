@@ -15,7 +15,7 @@ from pathlib import Path
 import orjson
 
 from sidestep.errors import CertificateError, OutputError
-from sidestep.files import File, FileTree, exclusive, put_in_place, read, staged, translated, write_set
+from sidestep.files import File, FileTree, announce, exclusive, put_in_place, read, staged, translated, write_set
 from sidestep.pki import identity as identities
 from sidestep.pki.authority import CA_FILES, KEY_FILE, LEAF_LIFETIME, ROOTS_FILE, Authority
 from sidestep.pki.identity import Identity
@@ -107,6 +107,16 @@ def issue(
     identity = identities.issue(authority, spiffe_id, now, lifetime)
     write_set(directory, identity.files())
     return Issued(identity, directory)
+
+
+def issue_into(bundle: Path, authority: Authority, now: datetime, lifetime: timedelta = LEAF_LIFETIME) -> Issued:
+    """Give a bundle a new key and certificate, for whom it is made. Raises what `identity_of` and `issue` raise.
+
+    Its Envoy reads clusters again that it has refused because of files it could not use.
+    """
+    issued = issue(authority, identity_of(bundle), bundle / "certs", now, lifetime)
+    announce(bundle)
+    return issued
 
 
 def identity_of(bundle: Path) -> SpiffeId:

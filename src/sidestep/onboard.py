@@ -22,7 +22,7 @@ import orjson
 from sidestep import spec as documents
 from sidestep.compile import Plan, compile_machine
 from sidestep.errors import OutputError, Problem, SpecError
-from sidestep.files import NotAFile, create, digest_of, exclusive, put_in_place, read, staged, translated
+from sidestep.files import NotAFile, announce, create, digest_of, exclusive, put_in_place, read, staged, translated
 from sidestep.outputs import envoy
 
 if TYPE_CHECKING:
@@ -183,7 +183,10 @@ class Prepared:
             message = f"{present.directory}: {', '.join(touched)} changed while the bundle was made"
             raise OutputError(message, hint="Nothing was replaced: look at it, and render again.")
         removed = present.stale(made.digests)
-        put_in_place(made, present.directory, self._changed, removed)
+        if self._changed or removed:
+            put_in_place(made, present.directory, self._changed, removed)
+        else:
+            announce(present.directory)
         return Installed(present.directory, present.manifest is None, self._changed, tuple(removed), self._kept)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sidestep.files import write_set
 from tests import documents
 from tests.certificates import authority, issue_into
 from tests.clients import calling, get
@@ -203,3 +204,49 @@ def test_roots_of_the_spec_are_enough_beside_a_certificate(gateway: int) -> None
         shutil.copyfile(Path("issued/certs", name), Path("bundle/certs", name))
     with running(Path("bundle")):
         assert get(port)[0] == 200
+
+
+USELESS = {
+    "empty": {"cert-chain.pem": b"", "key.pem": b""},
+    "junk": {"cert-chain.pem": b"junk", "key.pem": b"junk"},
+    "junk for roots": {"root-cert.pem": b"junk"},
+}
+
+
+@pytest.mark.parametrize("useless", USELESS)
+def test_certificates_that_were_useless_when_envoy_started(useless: str, gateway: int) -> None:
+    """It refuses all clusters but the first then, and looks again only when something is renamed beside them."""
+    port, calls = two_calls()
+    render(gateway, *calls)
+    refused_clusters(Path("bundle"), USELESS[useless])
+    with running(Path("bundle")) as envoy:
+        assert eventually("its clusters are refused", lambda: any(envoy.stats("cds.update_rejected").values()))
+        assert get(port)[0] == 503
+        assert run("ca", "issue", "ca", "--bundle", "bundle").code == 0
+        assert eventually("a call is answered", lambda: get(port)[0] == 200)
+        assert not list(Path("bundle").glob(".*"))
+
+
+def test_rendering_again_mends_what_envoy_has_refused(gateway: int) -> None:
+    port, calls = two_calls()
+    render(gateway, *calls)
+    refused_clusters(Path("bundle"), USELESS["empty"])
+    with running(Path("bundle")):
+        issue_into(Path("bundle"))
+        assert get(port)[0] == 503
+        assert render(gateway, *calls) == "unchanged"
+        assert eventually("a call is answered", lambda: get(port)[0] == 200)
+
+
+def two_calls() -> tuple[int, list[documents.Fields]]:
+    """The second cluster, by name, is that of the service behind the port."""
+    port = free_port()
+    return port, [egress("ledger", listen=free_port()), egress(listen=port)]
+
+
+def refused_clusters(bundle: Path, useless: dict[str, bytes]) -> None:
+    """A certificate with files in its place that are none, and the CA that it comes from."""
+    write_set(Path("ca"), authority().files())
+    assert run("ca", "issue", "ca", "--bundle", bundle).code == 0
+    issued = {name: (bundle / "certs" / name).read_bytes() for name in ("cert-chain.pem", "key.pem", "root-cert.pem")}
+    write_set(bundle / "certs", {**issued, **useless})

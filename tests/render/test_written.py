@@ -15,7 +15,7 @@ from tests import documents
 from tests.commands import Ran, run
 from tests.documents import REVIEWS, egress, mesh, workload
 from tests.envoys import accepted, fake_envoy
-from tests.render.bundles import FILES, bundle_of, content, quickly, refused, render, rendered, snapshot
+from tests.render.bundles import FILES, bundle_of, content, quickly, refused, render, rendered, roots, snapshot
 
 
 def test_writes_a_bundle(place: Path) -> None:
@@ -25,6 +25,13 @@ def test_writes_a_bundle(place: Path) -> None:
     assert set(snapshot("bundle")) == FILES
     assert stat.S_IMODE(Path("bundle/certs").stat().st_mode) == 0o700
     assert {stat.S_IMODE(mode) for _, mode, _ in snapshot("bundle").values()} == {0o644}
+
+
+def test_says_which_files_are_missing(place: Path) -> None:
+    assert "  next: cert-chain.pem, key.pem and root-cert.pem into bundle/certs, then\n" in render("spec.yaml").out
+    Path("roots.pem").write_bytes(roots())
+    documents.write(Path("rooted.yaml"), mesh(roots="roots.pem"), workload())
+    assert "  next: cert-chain.pem and key.pem into seeded/certs, then\n" in render("rooted.yaml", "seeded").out
 
 
 def test_a_proxy_is_one_listener_more(place: Path) -> None:

@@ -106,14 +106,14 @@ def issue(
     from sidestep import ca
     from sidestep.pki.spiffe import SpiffeId
 
+    now = datetime.now(UTC)
     if bundle is not None and out_dir is None and spiffe_id is None:
-        target, wanted = bundle / "certs", ca.identity_of(bundle)
+        issued = ca.issue_into(bundle, ca.load(ca_dir, now), now, lifetime)
     elif bundle is None and out_dir is not None and spiffe_id is not None:
-        target, wanted = out_dir, SpiffeId.parse(spiffe_id)
+        issued = ca.issue(ca.load(ca_dir, now), SpiffeId.parse(spiffe_id), out_dir, now, lifetime)
     else:
         raise click.UsageError("Give either OUT_DIR and --id, or --bundle.")
-    now = datetime.now(UTC)
-    _report(terminal, ca.issue(ca.load(ca_dir, now), wanted, target, now, lifetime))
+    _report(terminal, issued)
 
 
 def _made_for_programs(made: LocalCA) -> dict[str, object]:
@@ -138,8 +138,9 @@ def _made_for_people(made: LocalCA) -> Iterator[str]:
     directory, machines = made.directory, made.machines_trust_domain
     yield f"Made a CA in {directory}." if made.created else f"{directory} holds this CA already; nothing was changed."
     yield ""
-    yield f"{made.root}: the root."
-    yield "  Move it off this machine and keep it offline: whoever has its key can be anyone. Only a new CA needs it."
+    if made.root.exists():
+        yield f"{made.root}: the root."
+        yield "  Move it off this machine, offline: whoever has its key can be anyone. Only a new CA needs it."
     yield f"{made.mesh}: istiod's CA, for {made.trust_domain}."
     yield "  Give it to the mesh before istiod first starts, and keep no copy here:"
     yield f"    {_secret_command(made)}"

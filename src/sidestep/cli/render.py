@@ -102,7 +102,13 @@ def _for_people(terminal: Terminal, bundle: Bundle, installed: Installed) -> Non
     for kept in installed.kept:
         terminal.say(f"  {kept} was put there by somebody else: left as it is")
     if installed.new:
-        terminal.say(f"  next: cert-chain.pem, key.pem and root-cert.pem into {installed.directory / 'certs'}, then")
+        certs = installed.directory / "certs"
+        needed = (
+            "cert-chain.pem and key.pem"
+            if (certs / "root-cert.pem").exists()
+            else "cert-chain.pem, key.pem and root-cert.pem"
+        )
+        terminal.say(f"  next: {needed} into {certs}, then")
         terminal.say(f"  {start_command(installed.directory)}")
 
 

@@ -7,7 +7,7 @@ watches for exactly those renames (facts/envoy.md c).
 from sidestep.files.reading import NotAFile, digest_of, read
 from sidestep.files.swap import write_set
 from sidestep.files.tree import FileTree, Manifest, Staged, exclusive, put_in_place, staged
-from sidestep.files.writing import File, Output, create, locked, translated
+from sidestep.files.writing import File, Output, announce, create, locked, translated
 
 __all__ = [
     "File",
@@ -16,6 +16,7 @@ __all__ = [
     "NotAFile",
     "Output",
     "Staged",
+    "announce",
     "create",
     "digest_of",
     "exclusive",

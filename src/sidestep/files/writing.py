@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -63,6 +63,20 @@ def create(path: Path, file: File, *, durable: bool = True) -> str:
         if durable:
             os.fsync(descriptor)
     return output.digest
+
+
+def announce(directory: Path) -> None:
+    """Has whoever watches a directory look at its files again: renames something into it, and leaves nothing.
+
+    An Envoy that has refused a file because of another one, which is mended since, would not ask by itself. Where the
+    directory cannot be written, nothing happens.
+    """
+    new, moved = directory / ".sidestep-announced", directory / ".sidestep-announced-now"
+    with suppress(OSError):
+        new.unlink(missing_ok=True)
+        create(new, File.of(b""), durable=False)
+        new.replace(moved)
+        moved.unlink()
 
 
 def give(directory: Path, owner: os.stat_result) -> None:

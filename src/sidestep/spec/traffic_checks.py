@@ -143,7 +143,9 @@ def _one_protocol(call: Call, other: Call) -> Iterator[Finding]:
 
 
 def _one_policy(call: Call, other: Call) -> Iterator[Finding]:
-    if to_cluster(call.egress) != to_cluster(other.egress):
+    policy, check = to_cluster(call.egress)
+    its_policy, its_check = to_cluster(other.egress)
+    if policy != its_policy or check != its_check:
         message = f"another egress to {call.place} says something else, and they share their connections"
         allowed = "the same trafficPolicy and healthCheck in both, or another subset"
-        yield Finding(("trafficPolicy",), message, allowed=allowed)
+        yield Finding(("trafficPolicy" if policy != its_policy else "healthCheck",), message, allowed=allowed)

@@ -97,7 +97,8 @@ _ANOTHER_OF_EQUALS: Final[Resource] = {
     "retry_host_predicate": [
         extension("envoy.retry_host_predicates.previous_hosts", "retry.host.previous_hosts.v3.PreviousHostsPredicate")
     ],
-    "host_selection_retry_max_attempts": 3,
+    # Of two gateways, one draw in four is of the same one again.
+    "host_selection_retry_max_attempts": 10,
 }
 _THE_NEXT: Final[Resource] = {
     "retry_priority": extension(
