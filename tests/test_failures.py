@@ -8,7 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from http.client import HTTPConnection
@@ -71,19 +71,24 @@ def _no_certificate(directory: Path) -> Lines:
     return _called(directory, [_closed_port()], None)
 
 
+def _useless_certificate(directory: Path) -> Lines:
+    useless = {"cert-chain.pem": b"", "key.pem": b""}
+    return _called(directory, [_closed_port()], {**_identity(REVIEWS).files(), **useless})
+
+
 def _closed_gateway(directory: Path) -> Lines:
-    return _called(directory, [_closed_port()], _identity(REVIEWS))
+    return _called(directory, [_closed_port()], _identity(REVIEWS).files())
 
 
 def _silent_gateways(directory: Path) -> Lines:
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        return _called(directory, [one.getsockname()[1], other.getsockname()[1]], _identity(REVIEWS))
+        return _called(directory, [one.getsockname()[1], other.getsockname()[1]], _identity(REVIEWS).files())
 
 
 def _foreign_roots(directory: Path) -> Lines:
     elsewhere = Authority.new_root(datetime.now(UTC), name="Another Root")
     with _answering(directory, issue(elsewhere, REVIEWS, datetime.now(UTC))) as port:
-        return _called(directory, [port], _identity(REVIEWS))
+        return _called(directory, [port], _identity(REVIEWS).files())
 
 
 def _identity(name: SpiffeId) -> Identity:
@@ -95,15 +100,17 @@ def _closed_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _called(directory: Path, gateways: list[int], identity: Identity | None) -> Lines:
-    """What a bundle's Envoy logs of one call through these gateways."""
+def _called(directory: Path, gateways: list[int], files: Mapping[str, bytes] | None) -> Lines:
+    """What a bundle's Envoy logs of one call, to the second of two services, through these gateways."""
     bundle, listen = directory / "bundle", _closed_port()
     addresses = [{"address": "127.0.0.1", "port": port} for port in gateways]
-    mesh, caller = documents.mesh(gateways=addresses), documents.workload(documents.egress(listen=listen))
+    services = documents.service(documents.LEDGER, (50051, "GRPC")), documents.service()
+    egress = documents.egress("ledger", listen=_closed_port()), documents.egress(listen=listen)
+    mesh, caller = documents.mesh(*services, gateways=addresses), documents.workload(*egress)
     [made] = onboard.bundles(onboard.load([documents.write(directory / "spec.yaml", mesh, caller)]))
     made.install(bundle, validate=envoys.accepted())
-    if identity:
-        write_set(bundle / "certs", identity.files())
+    if files:
+        write_set(bundle / "certs", files)
     with envoys.running(bundle) as envoy, closing(HTTPConnection("127.0.0.1", listen, timeout=30)) as connection:
         connection.request("GET", "/")
         assert connection.getresponse().status == 503
@@ -140,6 +147,7 @@ PRODUCED: Final[dict[tuple[str, str], Callable[[Path], Lines]]] = {
     ("Connection_reset_by_peer", "UF"): _in_the_lab("not-exported"),
     ("SAN_matcher", "UF"): _in_the_lab("wrong-server"),
     ("unable_to_get_local_issuer_certificate", "UF"): _foreign_roots,
+    ("cluster_not_found", "NC"): _useless_certificate,
     ("Secret_is_not_supplied_by_SDS", "UF"): _no_certificate,
     ("connection_termination", "UC"): _in_the_lab("expired"),
     ("Connection_refused", "UF"): _closed_gateway,

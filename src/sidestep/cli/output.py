@@ -26,7 +26,10 @@ def told() -> Iterator[None]:
         yield
     finally:
         sys.stdout = stream
-        output.detach()
+        try:
+            output.detach()
+        except (OSError, OutputRefused):  # whoever was to read the rest has left
+            discard()
 
 
 def discard() -> None:
