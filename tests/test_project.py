@@ -169,3 +169,12 @@ def _name(requirement: str) -> str:
     match = re.match(r"[\w.-]+", requirement)
     assert match, requirement
     return re.sub(r"[-_.]+", "-", match[0]).lower()
+
+
+def test_the_tree_that_is_shown_to_contributors_is_that_of_the_layers() -> None:
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    layers = [name.strip() for layer in contract["contracts"][0]["layers"] for name in layer.split("|")]
+    shown = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("```")[1::2]
+    [tree] = [each for each in shown if "onboard.py" in each]
+    names = [line.split()[0].removesuffix("/").removesuffix(".py") for line in tree.strip().splitlines()]
+    assert {*names} == {*layers} - {"__main__"}

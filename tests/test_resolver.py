@@ -177,6 +177,31 @@ def test_an_upstream_that_is_gone_is_a_failure_not_a_missing_name(ask: Ask) -> N
     assert asyncio.run(run()).rcode() == dns.rcode.SERVFAIL
 
 
+@WAYS
+def test_an_upstream_that_cuts_short_and_then_hangs_up_is_a_failure(ask: Ask) -> None:
+    class Truncating(asyncio.DatagramProtocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = transport
+
+        def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+            response = dns.message.make_response(dns.message.from_wire(data))
+            response.flags |= dns.flags.TC
+            self.transport.sendto(response.to_wire(), addr)  # type: ignore[attr-defined]
+
+    async def run() -> dns.message.Message:
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(Truncating, local_addr=("127.0.0.1", port))
+        async with Resolver(Zone(NAMES), "127.0.0.1", 0, Upstream("127.0.0.1", port)) as resolver:
+            response = await ask(dns.message.make_query("example.com", "A"), resolver.port)
+        transport.close()
+        server.close()
+        return response
+
+    assert asyncio.run(run()).rcode() == dns.rcode.SERVFAIL
+
+
 def test_an_address_that_is_taken_is_a_clear_error() -> None:
     async def run() -> None:
         async with Resolver(Zone(NAMES), "127.0.0.1", 0) as resolver, Resolver(Zone(NAMES), "127.0.0.1", resolver.port):

@@ -15,7 +15,7 @@ from pathlib import Path
 import orjson
 
 from sidestep.errors import CertificateError, OutputError
-from sidestep.files import File, FileTree, announce, exclusive, put_in_place, read, staged, translated, write_set
+from sidestep.files import File, FileTree, announce, exclusive, in_place, read, staged, translated, write_set
 from sidestep.pki import identity as identities
 from sidestep.pki.authority import CA_FILES, KEY_FILE, LEAF_LIFETIME, ROOTS_FILE, Authority
 from sidestep.pki.identity import Identity
@@ -87,7 +87,7 @@ def load(directory: Path, now: datetime) -> Authority:
     try:
         if (directory / _MACHINES).is_dir():
             directory /= _MACHINES
-        files = {name: (directory / name).read_bytes() for name in CA_FILES if (directory / name).exists()}
+        files = {name: read(directory / name) for name in CA_FILES if (directory / name).exists()}
     except OSError as problem:
         raise CertificateError(f"cannot read the CA in {directory}: {problem.strerror or problem}") from problem
     try:
@@ -137,8 +137,8 @@ def identity_of(bundle: Path) -> SpiffeId:
 def _put(tree: FileTree, directory: Path) -> None:
     with translated(directory):
         directory.chmod(0o700)
-    with staged(tree, directory) as made:
-        put_in_place(made, directory, [*made.digests])
+    with staged(tree, directory) as made, in_place(made, directory, [*made.digests]):
+        pass
 
 
 def _tree(now: datetime, trust_domain: str, machines_trust_domain: str) -> FileTree:

@@ -15,7 +15,7 @@
     ├── MissingDependency           8   an optional package is not installed
     ├── CommandNotExecutable        126 the command of `sidestep exec` cannot be run
     ├── CommandNotFound             127 there is no such command
-    └── Unfulfilled                 1   everything ran, and the answer is no (a scenario of the lab did not hold)
+    └── Unfulfilled                 1   everything ran, and the answer is no: of the lab, or of a service that was asked
 
 A user's mistake never shows a traceback. The command line prints ``str(error)`` and, on a line of its own, ``hint``;
 whatever is not a `SidestepError` is our bug (exit code 70).

@@ -4,7 +4,9 @@
 
     spec = onboard.load(["mesh.yaml", "billing.yaml"])
     [bundle] = onboard.bundles(spec)
-    bundle.install(Path("bundle"), validate=proxy.find().validate)
+    bundle.install(Path("bundle"), validate=partial(validate, find()))
+
+with `sidestep.proxy.binary.find` and `sidestep.proxy.validation.validate`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import orjson
 from sidestep import spec as documents
 from sidestep.compile import Plan, compile_machine
 from sidestep.errors import OutputError, Problem, SpecError
-from sidestep.files import NotAFile, announce, create, digest_of, exclusive, put_in_place, read, staged, translated
+from sidestep.files import NotAFile, announce, create, digest_of, exclusive, in_place, read, staged, translated
 from sidestep.outputs import envoy
 
 if TYPE_CHECKING:
@@ -131,10 +133,13 @@ class Bundle:
     def install(self, directory: Path, *, validate: Validate | None, force: bool = False) -> Installed:
         """Puts the bundle into ``directory``, new or over an earlier one of the same workload, once Envoy accepts it.
 
-        As `prepared` and then at once `Prepared.install`.
+        As `prepared` and then at once `Prepared.installed`.
         """
-        with self.prepared(directory, validate=validate, force=force) as prepared:
-            return prepared.install()
+        with (
+            self.prepared(directory, validate=validate, force=force) as prepared,
+            prepared.installed() as installed,
+        ):
+            return installed
 
     @contextmanager
     def prepared(self, directory: Path, *, validate: Validate | None, force: bool = False) -> Iterator[Prepared]:
@@ -175,19 +180,22 @@ class Prepared:
         self._kept = tuple(name for name in others if name == envoy.ROOTS)
         self._changed = tuple(name for name in different if name not in self._kept)
 
-    def install(self) -> Installed:
-        """Puts it in place. Raises `OutputError`, also where somebody has changed a file of it meanwhile."""
+    @contextmanager
+    def installed(self) -> Iterator[Installed]:
+        """Puts it in place, and takes that back if anything fails within.
+
+        Raises `OutputError`, also where somebody has changed a file of it meanwhile.
+        """
         present, made = self._present, self._made
         now = present.digests(made.digests)
         if touched := [name for name, digest in now.items() if digest != self._found[name]]:
             message = f"{present.directory}: {', '.join(touched)} changed while the bundle was made"
             raise OutputError(message, hint="Nothing was replaced: look at it, and render again.")
-        removed = present.stale(made.digests)
-        if self._changed or removed:
-            put_in_place(made, present.directory, self._changed, removed)
-        else:
+        removed = tuple(present.stale(made.digests))
+        with in_place(made, present.directory, self._changed, removed):
+            yield Installed(present.directory, present.manifest is None, self._changed, removed, self._kept)
+        if not self._changed:
             announce(present.directory)
-        return Installed(present.directory, present.manifest is None, self._changed, tuple(removed), self._kept)
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,7 @@ class Resolver:
                 ignore_unexpected=True,
                 ignore_errors=True,  # a forged answer with a wrong ID must not stand for the true one
             )
-        except (OSError, dns.exception.DNSException):
+        except (OSError, EOFError, dns.exception.DNSException):  # dnspython's for a connection that ends early
             return _response(query, dns.rcode.SERVFAIL)
         return response
 

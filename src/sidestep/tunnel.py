@@ -34,15 +34,22 @@ async def opened(machine: Machine, port: EgressPort, certificates: Path, envoy: 
         raise OutputError(
             f"{certificates}: holds no certificate", hint="Give a bundle whose certs/ an issuer has filled."
         )
-    alone = replace(machine, egress=(port._replace(listen=Listen("127.0.0.1", 0), transcoding=None),))
     with tempfile.TemporaryDirectory(prefix="sidestep-") as temporary:
         directory = Path(temporary) / "bundle"
-        Bundle(compile_machine(alone)).install(directory, validate=None)
+        Bundle(compile_machine(_alone(machine, port))).install(directory, validate=None)
         _use(directory / "certs", certificates)
         async with Process(envoy, directory, Path(temporary), concurrency=1, die_with_parent=True) as process:
             await process.wait_ready()
-            listeners = json.loads((await process.admin("/listeners?format=json")).body)["listener_statuses"]
-            yield f"127.0.0.1:{listeners[0]['local_address']['socket_address']['port_value']}"
+            [listener] = json.loads((await process.admin("/listeners?format=json")).body)["listener_statuses"]
+            yield f"127.0.0.1:{listener['local_address']['socket_address']['port_value']}"
+
+
+def _alone(machine: Machine, port: EgressPort) -> Machine:
+    """The same machine calling one port, and nothing else: what it serves is served by an Envoy that runs already."""
+    own = {"proxy": None, "clients": None, "health": None, "limits": None}
+    workload = machine.workload.model_copy(update={"spec": machine.workload.spec.model_copy(update=own)})
+    call = port._replace(listen=Listen("127.0.0.1", 0), transcoding=None)
+    return replace(machine, workload=workload, egress=(call,), ingress=(), credentials=b"")
 
 
 def _use(directory: Path, certificates: Path) -> None:

@@ -223,9 +223,12 @@ def test_names_that_would_be_the_same_are_whole_or_left_out() -> None:
 
 def test_exceptions_stay_but_for_names_of_the_mesh() -> None:
     manifest = {"proxy": "127.0.0.1:3128", "egress": [{"host": REVIEWS, "port": 1, "protocol": "TCP", "listen": None}]}
-    present = {"no_proxy": "10.0.0.0/8, .corp.example,*,.local,svc", "NO_PROXY": f"bookinfo,{REVIEWS},localhost"}
+    present = {
+        "no_proxy": "10.0.0.0/8, .corp.example,*,.local,svc,::2,fd00::/8,[fd00::1]:80,a.example:80",
+        "NO_PROXY": f"bookinfo,{REVIEWS},localhost",
+    }
     said = environment.variables(manifest, "/", present)["no_proxy"]
-    assert said == "localhost,127.0.0.1,::1,10.0.0.0/8,.corp.example"
+    assert said == "localhost,127.0.0.1,::1,10.0.0.0/8,.corp.example,::2,fd00::/8,[fd00::1]:80,a.example:80"
     again = environment.variables(manifest, "/", {"no_proxy": said})["no_proxy"]
     assert again == said
 

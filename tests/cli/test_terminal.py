@@ -145,6 +145,26 @@ def test_a_full_disk_under_standard_error_leaves_the_exit_code(unbuffered: str, 
         assert (ran.returncode, ran.stdout) == (code, b"")
 
 
+def test_standard_input_that_is_closed_is_no_bug(tmp_path: Path) -> None:
+    command = ["sh", "-c", 'exec "$@" <&-', "sh", *COMMAND, "validate", "-"]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=CHILD, check=False)
+    assert (ran.returncode, ran.stdout) == (3, "")
+    assert "-: cannot be read: it is closed" in ran.stderr
+
+
+def test_a_bug_with_a_text_that_is_no_unicode_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def failing(_files: object) -> None:
+        raise RuntimeError("\ud800")
+
+    monkeypatch.setattr("sidestep.onboard.load", failing)
+    ran = commands.run("validate", "x.yaml")
+    assert ran.code == 70
+    [log] = tmp_path.iterdir()
+    assert "RuntimeError: \\ud800" in log.read_text(encoding="utf-8")
+
+
 def test_a_working_directory_that_is_gone_is_no_bug(tmp_path: Path) -> None:
     script = 'cd gone && rmdir ../gone && exec "$@"'
     (tmp_path / "gone").mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -30,6 +31,13 @@ def test_an_intermediate_may_be_a_root() -> None:
         replace(issue(MACHINES, BILLING, NOW), roots=encode([MESH.certificate])).verify(NOW)
 
 
+def altered(before: bytes, after: bytes) -> bytes:
+    """The root with other bytes in it: a curve that nobody knows, a version, an extension that is there twice."""
+    der = ROOT.certificate.public_bytes(serialization.Encoding.DER)
+    assert before in der
+    return ssl.DER_cert_to_PEM_cert(der.replace(before, after, 1)).encode()
+
+
 @pytest.mark.parametrize(
     ("pem", "now", "reason"),
     [
@@ -39,6 +47,13 @@ def test_an_intermediate_may_be_a_root() -> None:
         (ROOT.certificate.public_bytes(serialization.Encoding.DER), NOW, "DER"),
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", NOW, "damaged"),
         (encode(ROOT.roots)[:-40], NOW, "damaged"),
+        (
+            altered(b"\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07", b"\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x7f"),
+            NOW,
+            "damaged",
+        ),
+        (altered(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07"), NOW, "damaged"),
+        (altered(b"\x06\x03\x55\x1d\x0e", b"\x06\x03\x55\x1d\x13"), NOW, "damaged"),
         (new_request(new_key(), BILLING), NOW, "found PEM of CERTIFICATE REQUEST"),
         (encode(ROOT.roots) + encode_key(new_key()), NOW, "holds a private key"),
         (encode([leaf_of(issue(MESH, BILLING, NOW))]), NOW, "is not a CA"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -117,6 +118,16 @@ def test_a_file_and_what_is_below_one(place: Path) -> None:
 def test_what_was_made_for_a_name_that_cannot_be_is_gone_again(place: Path) -> None:
     refused(render("spec.yaml", f"new/{'x' * 300}"), "File name too long")
     assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_that_locks_no_directory(number: int, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refusing)
+    assert render("spec.yaml").code == 0
+    assert content("bundle") == rendered("spec.yaml")
 
 
 def test_a_fresh_file_system(place: Path) -> None:

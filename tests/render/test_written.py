@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +132,33 @@ def test_several_workloads_are_put_in_place_together_or_not_at_all(place: Path) 
     assert snapshot("bundles") == before
     refused(render("two.yaml", "new/bundles", "--envoy-path", fake_envoy(place / "envoy", "exit 1")), "", code=5)
     assert not Path("new").exists()
+
+
+def test_what_was_put_in_place_is_taken_back_where_another_cannot_be(place: Path) -> None:
+    def two(port: int) -> None:
+        both = [workload(egress(listen=port + n), name=f"w{n}") for n in range(2)]
+        documents.write(Path("two.yaml"), mesh(), *both)
+
+    two(8000)
+    assert render("two.yaml", "bundles").code == 0
+    Path("bundles/w1/sds").rename("elsewhere")
+    Path("bundles/w1/sds").symlink_to(place / "elsewhere")
+    for name in ("identity.json", "roots.json"):
+        Path("elsewhere", name).unlink()
+    before = snapshot("bundles")
+    two(8100)
+    refused(render("two.yaml", "bundles"), "bundles/w1/sds is a symbolic link, so nothing is written through it")
+    assert snapshot("bundles") == before
+    assert not list(Path("bundles").rglob(".sidestep*"))
+
+
+def test_more_workloads_than_files_may_be_open(place: Path) -> None:
+    each = [workload(egress(listen=8000 + n), name=f"w{n}") for n in range(100)]
+    documents.write(Path("many.yaml"), mesh(), *each)
+    command = [sys.executable, "-m", "sidestep", "render", "many.yaml", "-o", "many", "--unsafe-skip-validation"]
+    ran = subprocess.run(["sh", "-c", 'ulimit -Sn 64; exec "$@"', "sh", *command], capture_output=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert len(list(Path("many").iterdir())) == 100
 
 
 def test_several_workloads_have_a_directory_each(place: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_set_without_imports() -> None:
         (b"hello", "not a descriptor set (found text"),
         (PLAIN.encode(), "not a descriptor set (found the text of a .proto file (give it as `protos`)"),
         (os.urandom(4096), "not a descriptor set"),
-        (b"x" * 100_000_000, "the file is too large (found more; allowed: at most 33,554,432 bytes)"),
+        (b"x" * 100_000_000, "ledger.pb: it has more than 33,554,432 bytes"),
     ],
     ids=["empty", "bytes", "text", "proto", "random", "100 MB"],
 )

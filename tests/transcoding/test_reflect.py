@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,14 +62,24 @@ def test_through_a_listener(tmp_path: Path) -> None:
     assert run("transcode", "inspect", tmp_path / "spec.yaml").code == 0
 
 
-def test_through_an_envoy_for_the_moment(tmp_path: Path) -> None:
+@pytest.mark.parametrize("busy", [False, True], ids=["alone", "beside the machine's own Envoy"])
+def test_through_an_envoy_for_the_moment(busy: bool, tmp_path: Path) -> None:
+    """Whatever else the workload has is served by an Envoy that runs already, and is not opened a second time."""
     (tmp_path / "bundle").mkdir()
     issue_into(tmp_path / "bundle")
-    with served(behind_mutual_tls()) as port:
+    more: documents.Fields = {}
+    with served(behind_mutual_tls()) as port, socket.create_server(("127.0.0.1", 0)) as taken:
+        if busy:
+            number = taken.getsockname()[1]
+            clients = {"cidrs": ["192.0.2.0/24"]}
+            ingress = [{"port": 8080, "protocol": "HTTP", "allow": ["*"], "listen": f"127.0.0.2:{number}"}]
+            health = {"listen": f"127.0.0.3:{number}"}
+            more = {"profile": "forwarder", "clients": clients, "health": health, "ingress": ingress}
+            more["proxy"] = {"listen": f"127.0.0.1:{number}"}
         service = documents.service(documents.LEDGER, (50051, "GRPC"))
         mesh = documents.mesh(service, gateways=[{"address": "127.0.0.1", "port": port}])
         call = documents.egress("ledger", transcode={"descriptor": "ledger.pb"})
-        file = documents.write(tmp_path / "spec.yaml", mesh, documents.workload(call))
+        file = documents.write(tmp_path / "spec.yaml", mesh, documents.workload(call, **more))
         command = ["transcode", "reflect", file, "--host", "ledger", "-o", tmp_path / "ledger.pb"]
         answer = run(*command, "--bundle", tmp_path / "bundle")
     assert (answer.code, answer.err) == (0, "")

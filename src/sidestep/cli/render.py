@@ -55,6 +55,7 @@ def render(
       cd bundle && envoy -c envoy.json --disable-hot-restart
     """
     from sidestep import onboard
+    from sidestep.proxy import limits
 
     spec = onboard.load(files)
     validate = None if unsafe_skip_validation else _validator(envoy_path)
@@ -63,12 +64,13 @@ def render(
     terminal.warn(warnings)
     names = [""] if len(bundles) == 1 else onboard.directory_names(bundles)
     with ExitStack() as stack:  # all of them, or none
+        stack.enter_context(limits.raised())  # each directory is held open
         prepared = []
         for bundle, name in zip(bundles, names, strict=True):
             terminal.progress(f"… {bundle.workload['name']}: written, and read by an Envoy")
             ready = bundle.prepared(output / name, validate=validate, force=force)
             prepared.append(stack.enter_context(ready))
-        results = [each.install() for each in prepared]
+        results = [stack.enter_context(each.installed()) for each in prepared]
     for bundle, installed in zip(bundles, results, strict=True):
         _for_people(terminal, bundle, installed)
     answers = [_for_programs(bundle, installed) for bundle, installed in zip(bundles, results, strict=True)]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 EXIT_CODES: Final[Mapping[int, str]] = {
     0: "done",
-    1: "everything ran, and the answer is no: a scenario of the lab did not hold",
+    1: "everything ran, and the answer is no: of the lab, or of a service that was asked",
     2: "wrong arguments",
     3: "a document is wrong",
     4: "no usable Envoy",
@@ -47,6 +47,7 @@ class Terminal:
         """``arguments`` are those of the command line: they tell the form of an error that ends the reading of them."""
         self._arguments = arguments
         self._in_progress = False
+        self._kept: tuple[object, ...] = ()
         self.json = False
         self.color: bool | None = False if os.environ.get("NO_COLOR") else None
 
@@ -158,8 +159,8 @@ class Terminal:
         trace = "".join(traceback.format_exception(error))
         message = f"this is a bug of ours ({type(error).__name__})"
         try:
-            with tempfile.NamedTemporaryFile("w", prefix="sidestep-", suffix=".log", delete=False) as log:
-                log.write(trace)
+            with tempfile.NamedTemporaryFile(prefix="sidestep-", suffix=".log", delete=False) as log:
+                log.write(trace.encode("utf-8", "backslashreplace"))
             message = f"{message}; the details are in {Path(log.name)}"
         except OSError:  # no directory takes it
             self.remark(trace)

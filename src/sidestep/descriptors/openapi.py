@@ -64,6 +64,7 @@ class _Writer:
     schemas: Schemas
     written: Counter[str] = field(default_factory=Counter)
     places: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
 
     def path(self, template: Template) -> tuple[str, list[str]]:
         """A path of OpenAPI's, and the names of its parameters: a parameter is a segment, so each wildcard is one.
@@ -72,8 +73,9 @@ class _Writer:
         """
         if template.shape not in self.places:
             names = [*_numbered(each.field.replace(".", "_") or "segment" for each in template.wildcards)]
-            while (path := template.filled(f"{{{name}}}" for name in names)) in dict(self.places.values()):
+            while (path := template.filled(f"{{{name}}}" for name in names)) in self.taken:
                 names = [f"{name}_" for name in names]
+            self.taken.add(path)
             self.places[template.shape] = path, names
         return self.places[template.shape]
 

@@ -6,7 +6,7 @@ watches for exactly those renames (facts/envoy.md c).
 
 from sidestep.files.reading import NotAFile, digest_of, read
 from sidestep.files.swap import write_set
-from sidestep.files.tree import FileTree, Manifest, Staged, exclusive, put_in_place, staged
+from sidestep.files.tree import FileTree, Manifest, Staged, exclusive, in_place, staged
 from sidestep.files.writing import File, Output, announce, create, locked, translated
 
 __all__ = [
@@ -20,8 +20,8 @@ __all__ = [
     "create",
     "digest_of",
     "exclusive",
+    "in_place",
     "locked",
-    "put_in_place",
     "read",
     "staged",
     "translated",

@@ -22,12 +22,12 @@ class NotAFile(OSError):
     """What has the name is a directory, a pipe, a device: nothing to be read to its end."""
 
 
-def read(path: Path) -> bytes:
-    """What a file holds. Raises `OSError`, for what is no regular file `NotAFile`."""
+def read(path: Path, most: int = _MOST) -> bytes:
+    """What a file of at most so many bytes holds. Raises `OSError`, for what is no regular file `NotAFile`."""
     with _opened(path) as stream:
-        content = stream.read(_MOST + 1)
-    if len(content) > _MOST:
-        raise OSError(EFBIG, f"it has more than {_MOST:,} bytes", str(path))
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise OSError(EFBIG, f"it has more than {most:,} bytes", str(path))
     return content
 
 

@@ -36,13 +36,14 @@ def write_set(directory: Path, contents: Mapping[str, bytes], *, mode: int = 0o6
     to replace; the set in place is then still whole.
     """
     _check_names(contents)
-    with translated(directory, "What was there is unchanged."):
+    with translated(directory):
         _check_whose(directory)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locked(directory, wait=_PATIENCE):
-            _check_replaceable(directory, contents)
-            _adopt(directory, [name for name in contents if _is_foreign(directory, name)], mode)
-            _swap(directory, contents, mode)
+            with translated(directory, "What was there is unchanged."):
+                _check_replaceable(directory, contents)
+                _adopt(directory, [name for name in contents if _is_foreign(directory, name)], mode)
+                _swap(directory, contents, mode)
             for name in contents:
                 _link(directory, name, f"{_CURRENT}/{name}")
             _remove_stale(directory, contents)

@@ -57,15 +57,15 @@ class Staged:
 
 
 @contextlib.contextmanager
-def exclusive(target: Path, mode: int = 0o755) -> Iterator[None]:
+def exclusive(target: Path) -> Iterator[None]:
     """Keeps other writers out of the directory ``target``, and takes back what an interrupted one left half done.
 
-    Where there is no such directory it is made with ``mode``, and goes again if all fails. Raises `OutputError`, also
+    Where there is no such directory it is made, and goes again if all fails. Raises `OutputError`, also
     where another process is writing there.
     """
     created: list[Path] = []
     with translated(target, _UNCHANGED), _removed_again(created):
-        _make_directory(target, mode, created)
+        _make_directory(target, created)
     with locked(target), _removed_again(created):  # never before it is locked: another writer may count on it
         with translated(target):
             _check_staging(target / STAGING)
@@ -103,12 +103,13 @@ def staged(tree: FileTree, target: Path, others: Mapping[str, str] | None = None
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def put_in_place(made: Staged, target: Path, names: Sequence[str], stale: Sequence[str] = ()) -> None:
+@contextlib.contextmanager
+def in_place(made: Staged, target: Path, names: Sequence[str], stale: Sequence[str] = ()) -> Iterator[None]:
     """Renames files of a staged tree over those of ``target``, in the order of ``names``; removes those in ``stale``.
 
-    Should that fail or be interrupted, what was done is taken back: at once, or by the next writer if this process is
-    killed. Directories that are watched are never replaced, and none is written to that is a symbolic link. Raises
-    `OutputError`.
+    Should that fail or be interrupted, or something within the block, what was done is taken back: at once, or by the
+    next writer if this process is killed. Directories that are watched are never replaced, and none is written to that
+    is a symbolic link. Raises `OutputError`.
     """
     staging = made.directory
     for name in (*names, *stale):
@@ -119,17 +120,21 @@ def put_in_place(made: Staged, target: Path, names: Sequence[str], stale: Sequen
             _keep(target / name, staging / _KEPT / name)
         journal = _Journal({**{name: made.digests[name] for name in names}, **dict.fromkeys(stale)}, missing)
         create(staging / _JOURNAL, File.of(json.dumps(asdict(journal)).encode(), 0o600))
-        try:
+    try:
+        with translated(target, _UNCHANGED):
             for name in missing:
                 _make(target / name, made.directories[name])
             for name in names:
                 (staging / name).replace(target / name)
             for name in stale:
                 (target / name).unlink()
+        yield
+        with translated(target, _UNCHANGED):
             (staging / _JOURNAL).unlink()
-        except BaseException:
+    except BaseException:
+        with translated(target):
             _take_back(target)
-            raise
+        raise
     for name in stale:
         if (parent := (target / name).parent) != target and parent.name not in made.directories:
             with contextlib.suppress(OSError):  # something else is in it
@@ -247,10 +252,10 @@ def _is_as_put(file: Path, digest: str | None) -> bool:
         return False
 
 
-def _make_directory(target: Path, mode: int, created: list[Path]) -> None:
+def _make_directory(target: Path, created: list[Path]) -> None:
     """Makes a directory and those above it; adds those that were missing to ``created``, outermost first."""
     for path in [path for path in (target, *target.parents) if not path.exists()][::-1]:
-        path.mkdir(mode=mode if path == target else 0o777, exist_ok=True)
+        path.mkdir(mode=0o755, exist_ok=True)
         created.append(path)
     if not target.is_dir():
         raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), str(target))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from errno import EBADF, ENOLCK, ENOSYS, EOPNOTSUPP
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -14,6 +15,8 @@ from typing import BinaryIO, Final
 from sidestep.errors import OutputError
 
 _BUFFER: Final = 1024 * 1024
+_NO_LOCKS: Final = (EBADF, ENOLCK, ENOSYS, EOPNOTSUPP)
+"""What file systems say that lock no directory, such as NFS."""
 _POLL: Final = 0.02
 
 
@@ -56,7 +59,7 @@ def create(path: Path, file: File, *, durable: bool = True) -> str:
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file.mode)
     with os.fdopen(descriptor, "wb", _BUFFER) as stream:
-        os.fchmod(descriptor, file.mode)
+        path.chmod(file.mode)
         output = Output(stream)
         file.write_to(output)
         stream.flush()
@@ -124,6 +127,10 @@ def locked(directory: Path, *, wait: float = 0) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise OutputError(f"{directory}: another process is writing there") from None
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                break
             time.sleep(_POLL)
         with translated(directory):
             replaced = not os.path.samestat(os.fstat(descriptor), directory.stat())

@@ -28,6 +28,7 @@ class Ports:
 
     def __init__(self) -> None:
         self._held = ExitStack()
+        self._given: set[tuple[int, str]] = set()
 
     def __enter__(self) -> Ports:
         return self
@@ -62,6 +63,9 @@ class Ports:
             return False
         if sys.platform != "linux":
             holder.close()
+            if (port, address) in self._given:
+                return False
+            self._given.add((port, address))
             return True
         # Bound without it, so nobody else had the port; set now, so that Envoy, which sets it too, may have it.
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

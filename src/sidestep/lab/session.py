@@ -273,10 +273,11 @@ async def run(lab: Lab, scenarios: Iterable[Scenario]) -> AsyncIterator[Result]:
     for scenario in scenarios:
         started = time.monotonic()
         try:
-            async with asyncio.timeout(_LONGEST):
+            async with asyncio.timeout(_LONGEST) as limit:
                 outcome = await scenario.run(lab)
-        except TimeoutError:
-            outcome = Outcome(Verdict.ERROR, ok=False, detail=f"not done after {_LONGEST:g} s")
+        except TimeoutError as error:
+            detail = f"not done after {_LONGEST:g} s" if limit.expired() else f"waited in vain {error}".rstrip()
+            outcome = Outcome(Verdict.ERROR, ok=False, detail=detail)
         except SidestepError as error:
             outcome = Outcome(Verdict.ERROR, ok=False, detail=str(error))
         yield Result(scenario, replace(outcome, ok=outcome.ok and outcome.result == scenario.expect), _ms(started))

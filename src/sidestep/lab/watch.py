@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,8 +34,8 @@ class Seen:
 
 async def watch(lab: Lab) -> AsyncIterator[Seen | int]:
     """Every call from now on, for ever; a number stands for so many more at the same time."""
-    pods = {pod.service.host: pod for pod in lab.mesh.pods.values()}
-    marks = {host: pod.sidecar.log.mark() for host, pod in pods.items()}
+    logs = {host: [pod.sidecar.log for pod in pods] for host, pods in lab.mesh.replicas.items()}
+    marks = _marks(logs)
     mark = lab.machine.log.mark()
     while True:
         entries, mark = lab.machine.log.read(mark)
@@ -43,29 +43,33 @@ async def watch(lab: Lab) -> AsyncIterator[Seen | int]:
         for entry in calls[:_MOST]:
             host = entry.cluster.rpartition("|")[2]
             told = None
-            if host in pods and entry.fields.get("upstream_host"):
-                told, marks[host] = await _told(pods[host].sidecar.log, marks[host], str(lab.machine.spiffe_id))
+            if host in logs and entry.fields.get("upstream_host"):
+                told = await _told(logs[host], marks[host], str(lab.machine.spiffe_id))
             yield _seen(entry, told)
         if calls[_MOST:]:
-            marks = {host: pod.sidecar.log.mark() for host, pod in pods.items()}
+            marks = _marks(logs)
             yield len(calls) - _MOST
         await asyncio.sleep(_POLL_SECONDS)
 
 
+def _marks(logs: Mapping[str, Sequence[AccessLog]]) -> dict[str, list[int]]:
+    return {host: [log.mark() for log in each] for host, each in logs.items()}
+
+
 def _is_outbound(entry: Entry) -> bool:
-    return entry.cluster.startswith("outbound|") or (entry.kind == "http" and not entry.cluster)
+    return entry.cluster.startswith(("outbound|", "outbound-upgrade|")) or (entry.kind == "http" and not entry.cluster)
 
 
-async def _told(log: AccessLog, mark: int, principal: str) -> tuple[Entry | None, int]:
-    """What the sidecar has logged next of the machine, and where in its log that ends."""
+async def _told(logs: Sequence[AccessLog], marks: list[int], principal: str) -> Entry | None:
+    """What one of a service's sidecars has logged next of the machine; moves the marks to where that ends."""
     for _ in range(round(_PATIENCE / _POLL_SECONDS)):
-        entries, after = log.read(mark, most=1)
-        if not entries:
-            await asyncio.sleep(_POLL_SECONDS)
-        elif entries[0].principal == principal and entries[0].kind != "connection":
-            return entries[0], after
-        mark = after
-    return None, mark
+        for number, log in enumerate(logs):
+            while (found := log.read(marks[number], most=1))[0]:
+                [entry], marks[number] = found
+                if entry.principal == principal and entry.kind != "connection":
+                    return entry
+        await asyncio.sleep(_POLL_SECONDS)
+    return None
 
 
 def _seen(entry: Entry, told: Entry | None) -> Seen:

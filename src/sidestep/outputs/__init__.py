@@ -1,1 +1,1 @@
-"""Forms that a plan can take as files. Pure: each module has one function, ``render(plan) → FileTree``."""
+"""Forms that a plan takes: `envoy` as files, `environment` as variables; `manifest` checks what is read again. Pure."""

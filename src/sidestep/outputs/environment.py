@@ -93,7 +93,9 @@ def _still_excepted(services: Sequence[Egress], present: Mapping[str, str]) -> I
     names = {name for service in services for name in _names(service.host)}
     for variable in _NO_PROXY_VARIABLES:
         for entry in (part.strip() for part in present.get(variable, "").split(",")):
-            domain = entry.removeprefix("*").removeprefix(".").partition(":")[0].lower()
+            domain = entry.removeprefix("*").removeprefix(".").lower()
+            if domain.count(":") == 1:  # with a port; more of them are an IPv6 address
+                domain = domain.partition(":")[0]
             if domain and not any(name == domain or name.endswith(f".{domain}") for name in names):
                 yield entry
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sidestep.spec.scalars import Checked, DnsName, Name, PortNumber, PortProtocol
 from sidestep.spec.sockets import ListenOn
@@ -45,7 +45,7 @@ class _Manifest(_Part):
     workload: _Workload
     egress: list[_Egress]
     proxy: ListenOn | None = None
-    names: dict[_Ip, list[DnsName]] = Field(default_factory=dict)
+    names: dict[_Ip, list[DnsName]]
 
 
 def wrong(manifest: Mapping[str, Any]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -98,12 +99,11 @@ class Authority:
 
     def files(self) -> dict[str, bytes]:
         """The CA as `load` reads it and istiod mounts it; cert-chain.pem is this CA, then upwards to the root."""
-        path = build_path(self.certificate, self.chain, self.roots)
         return {
             CERTIFICATE_FILE: encode([self.certificate]),
             KEY_FILE: encode_key(self.key),
             ROOTS_FILE: encode(self.roots),
-            CHAIN_FILE: encode(path),
+            CHAIN_FILE: encode(self._path),
         }
 
     @property
@@ -124,7 +124,7 @@ class Authority:
         asked = read_request(request)
         if asked.spiffe_id != spiffe_id:
             raise CertificateError(f"the signing request asks for {asked.spiffe_id}; allowed: {spiffe_id}")
-        for ca in self._path():
+        for ca in self._path:
             check_constraints(ca, str(spiffe_id))
         leaf = _leaf_builder(self.certificate.subject, asked.public_key, spiffe_id)
         leaf = leaf.not_valid_before(now - CLOCK_SKEW).not_valid_after(min(now + lifetime, self._ends()))
@@ -135,15 +135,17 @@ class Authority:
         """What a peer needs besides a certificate signed here and the root."""
         return () if is_self_signed(self.certificate) else (self.certificate, *self.chain)
 
+    @cached_property
     def _path(self) -> tuple[x509.Certificate, ...]:
+        """This CA, and those above it up to the root."""
         return build_path(self.certificate, self.chain, self.roots)
 
     def _check_usable(self, now: datetime) -> None:
         check_ca(self.certificate, "the CA")
-        check_path(self._path(), now)
+        check_path(self._path, now)
 
     def _ends(self) -> datetime:
-        return min(one.not_valid_after_utc for one in self._path())
+        return min(one.not_valid_after_utc for one in self._path)
 
     def _key_id(self) -> x509.AuthorityKeyIdentifier:
         return _authority_key_id(self.key.public_key(), extension(self.certificate, x509.SubjectKeyIdentifier))

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sidestep.errors import CertificateError
@@ -116,10 +116,15 @@ def check_constraints(ca: x509.Certificate, uri: str) -> None:
     host = re.split("[:/]", uri.partition("://")[2])[0].lower()
     permitted = _constrained_hosts(constraints.permitted_subtrees or ())
     excluded = _constrained_hosts(constraints.excluded_subtrees or ())
-    if any(_covers(one, host) for one in excluded) or (permitted and not any(_covers(one, host) for one in permitted)):
+    if any(_covers(one, host) for one in excluded):
+        reason = f"exclude {', '.join(excluded)}"
+    elif permitted and not any(_covers(one, host) for one in permitted):
+        reason = f"allow only {', '.join(permitted)}"
+    else:
+        reason = ""
+    if reason:
         raise CertificateError(
-            f"{describe(ca)} may not sign {uri}: its name constraints "
-            + (f"allow only {', '.join(permitted)}" if permitted else f"exclude {', '.join(excluded)}"),
+            f"{describe(ca)} may not sign {uri}: its name constraints {reason}",
             hint="sidestep ca init --trust-domain NAME makes a CA for another trust domain",
         )
 
@@ -160,7 +165,7 @@ def _issuer_of(certificate: x509.Certificate, candidates: Iterable[x509.Certific
 def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 

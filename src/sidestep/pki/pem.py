@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from sidestep.errors import CertificateError
@@ -25,9 +26,19 @@ def read_certificates(pem: bytes, what: str) -> tuple[x509.Certificate, ...]:
     """
     _check_labels(pem, what)
     try:
-        return tuple(x509.load_pem_x509_certificates(pem))
-    except ValueError as problem:
+        certificates = tuple(x509.load_pem_x509_certificates(pem))
+        for each in certificates:
+            _read_all(each)
+    except (ValueError, TypeError, x509.InvalidVersion, x509.DuplicateExtension, UnsupportedAlgorithm) as problem:
         raise CertificateError(f"{what}: a certificate in it is damaged: {problem}") from problem
+    return certificates
+
+
+def _read_all(certificate: x509.Certificate) -> None:
+    """Parts are only read when they are asked for: afterwards everybody may ask."""
+    certificate.public_key()
+    for part in ("subject", "issuer", "extensions", "not_valid_before_utc", "not_valid_after_utc"):
+        getattr(certificate, part)
 
 
 def read_roots(pem: bytes, now: datetime, what: str = "the roots file") -> tuple[x509.Certificate, ...]:

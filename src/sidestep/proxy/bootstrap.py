@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from sidestep.errors import EnvoyError
+from sidestep.files import read
 from sidestep.proxy.admin import Admin
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 def read_json(path: Path) -> object:
     """The JSON in ``path``; `EnvoyError` naming it when there is none."""
     try:
-        decoded: object = json.loads(path.read_bytes())
+        decoded: object = json.loads(read(path))
     except OSError as problem:
         raise EnvoyError(f"cannot read {path}: {problem.strerror or problem}") from problem
     except ValueError as problem:

@@ -18,23 +18,24 @@ _CRASH = "backtrace"
 """The logger of a crash's addresses."""
 _LONGEST = 700
 _TAIL = 256 * 1024
+_MOST = 3
 
 
-def essential(log: str, most: int = 3) -> str:
-    """The last ``most`` different entries of the gravest level in ``log``, one a line, each at most 700 characters.
+def essential(log: str) -> str:
+    """The last three different entries of the gravest level in ``log``, one a line, each at most 700 characters.
 
     A crash's addresses, which come last, are left out where anything else of that level says what it was about.
     Without entries of level warning or above (a crash, say) the last lines as they are.
     """
     entries = _entries(log)
-    for levels in (("critical",), ("error",), ("warning",)):
-        of_level = [(logger, text) for level, logger, text in entries if level in levels]
+    for gravest in ("critical", "error", "warning"):
+        of_level = [(logger, text) for level, logger, text in entries if level == gravest]
         telling = [text for logger, text in of_level if logger != _CRASH] or [text for _, text in of_level]
         grave = dict.fromkeys(_shortened(text) for text in telling)
         if grave:
-            return "\n".join(list(grave)[-most:])
+            return "\n".join(list(grave)[-_MOST:])
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return "\n".join(_truncated(line) for line in lines[-most:])
+    return "\n".join(_truncated(line) for line in lines[-_MOST:])
 
 
 def essential_of(path: Path, offset: int = 0) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import resource
+import sys
 from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from sidestep.errors import EnvoyError
+
+if sys.platform != "win32":  # which has no such limit
+    import resource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +31,8 @@ def needed_files(listeners: int, workers: int) -> int:
 
 def shortage(listeners: int, workers: int) -> str:
     """What an Envoy that is started from here will lack, and what to do; empty where this process's limit will do."""
+    if sys.platform == "win32":
+        return ""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     need = needed_files(listeners, workers) + _SPARE
     if soft == resource.RLIM_INFINITY or soft >= need:
@@ -39,21 +44,32 @@ def shortage(listeners: int, workers: int) -> str:
 
 
 @contextmanager
-def open_files(listeners: int, workers: int) -> Iterator[int]:
-    """Within, processes that are started may open as many files as the hard limit allows; yields that number.
+def open_files(listeners: int, workers: int) -> Iterator[None]:
+    """As `raised`, for an Envoy that is to be started.
 
-    Raises `EnvoyError` when that is less than `needed_files` and 256 to spare, that is 128 connections.
+    Raises `EnvoyError` when the hard limit is less than `needed_files` and 256 to spare, that is 128 connections.
     """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    need = needed_files(listeners, workers) + _SPARE
-    if hard != resource.RLIM_INFINITY and hard < need:
-        raise EnvoyError(
-            f"Envoy needs {need} open files for {listeners} listeners with {workers} workers; the limit is {hard}",
-            hint="Raise it (ulimit -Hn, or LimitNOFILE= in a systemd unit), or use fewer workers (--concurrency).",
-        )
+    if sys.platform != "win32":
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        need = needed_files(listeners, workers) + _SPARE
+        if hard != resource.RLIM_INFINITY and hard < need:
+            raise EnvoyError(
+                f"Envoy needs {need} open files for {listeners} listeners with {workers} workers; the limit is {hard}",
+                hint="Raise it (ulimit -Hn, or LimitNOFILE= in a systemd unit), or use fewer workers (--concurrency).",
+            )
+    with raised():
+        yield
+
+
+@contextmanager
+def raised() -> Iterator[None]:
+    """Within, this process and those it starts may open as many files as the hard limit allows."""
+    if sys.platform == "win32":
+        yield
+        return
     _SOFT_LIMIT.raise_it()
     try:
-        yield hard
+        yield
     finally:
         _SOFT_LIMIT.restore()
 

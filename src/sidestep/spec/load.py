@@ -13,12 +13,14 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from errno import EBADF
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from pydantic import TypeAdapter
 
 from sidestep.errors import CertificateError, Problem, SpecError
+from sidestep.files import read as read_file
 from sidestep.spec import clients, htpasswd, inbound
 from sidestep.spec.base import Finding, Unknown
 from sidestep.spec.clashes import clashes
@@ -201,8 +203,7 @@ class _Loader:
         """What is in a file that a document names, as ``checked`` returns it; reports why it cannot be used."""
         place = FilePath(document.file).parent / file
         try:
-            with place.open("rb") as stream:
-                return checked(stream.read(MAX_BYTES + 1))
+            return checked(read_file(place, MAX_BYTES))
         except (OSError, ValueError, CertificateError) as error:
             self._report.add(document, Finding(path, f"{place}: {_reason(error)}", shown(file), allowed))
             return b""
@@ -219,12 +220,18 @@ def _each_once(files: Iterable[str]) -> Iterable[str]:
 def _read_file(file: str) -> tuple[list[Document], list[Problem]]:
     try:
         if file == STDIN:
-            return read("<stdin>", sys.stdin.buffer.read(MAX_BYTES + 1))
+            return read("<stdin>", _standard_input())
         with FilePath(file).open("rb") as stream:  # a pipe or a device, perhaps: no size is known beforehand
             return read(file, stream.read(MAX_BYTES + 1))
     except (OSError, ValueError) as error:
         message = f"cannot be read: {_reason(error)}"
         return [], [Problem(printable(file), 0, 0, "", "", "a readable file", message)]
+
+
+def _standard_input() -> bytes:
+    if not sys.stdin:  # it was closed before the start
+        raise OSError(EBADF, "it is closed")
+    return sys.stdin.buffer.read(MAX_BYTES + 1)
 
 
 def _reason(error: Exception) -> str:

@@ -17,6 +17,7 @@ from sidestep.spec.documents import shown
 from sidestep.spec.ingress import Ingress
 from sidestep.spec.proxy import PROXY_CHECKS, Proxy, mode_is_of_a_socket
 from sidestep.spec.scalars import (
+    MAX_SNI,
     Address,
     DnsName,
     FileName,
@@ -36,8 +37,6 @@ from sidestep.spec.traffic import HealthCheck, Retries, Timespan, TrafficPolicy
 from sidestep.spec.transcode import Transcode
 
 API_VERSION: Final = "sidestep/v1alpha1"
-MAX_SNI: Final = 255
-"""Bytes; Envoy refuses a longer server name (facts/envoy.md k)."""
 
 
 class Metadata(Model):

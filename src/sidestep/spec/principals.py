@@ -47,11 +47,6 @@ Principal = Annotated[
 ]
 
 
-def is_exact(principal: str) -> bool:
-    """Whether it names one identity."""
-    return ANYBODY not in principal
-
-
 def covers(wider: str, principal: str, trust_domain: str) -> bool:
     """Whether everybody whom ``principal`` admits is admitted by ``wider``, too.
 

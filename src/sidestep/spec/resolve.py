@@ -35,8 +35,6 @@ class EgressPort(NamedTuple):
     service: Service
     number: int
     protocol: Protocol
-    declared: bool
-    """Whether Istio was told the protocol; where not, it detects it on every connection."""
     listen: LocalAddress | None
     """None where it is called by name only, through the workload's proxy."""
     transcoding: Transcoding | None = None
@@ -143,8 +141,8 @@ class Resolution:
         service, port, egress = call
         try:
             self._check(path, call)
-            listen, traffic, declared = _local_address(egress, port), Traffic.of(egress), port.protocol is not None
-            self.ports.append(EgressPort(service, port.number, call.protocol, declared, listen, traffic=traffic))
+            listen, traffic = _local_address(egress, port), Traffic.of(egress)
+            self.ports.append(EgressPort(service, port.number, call.protocol, listen, traffic=traffic))
             self.paths.append(path)
         except Unknown:
             self._claim(path, egress, call)

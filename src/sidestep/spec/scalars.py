@@ -74,6 +74,8 @@ class Protocol(StrEnum):
 
 
 UNSPECIFIED: Final = ("0.0.0.0", "::")
+MAX_SNI: Final = 255
+"""Bytes; Envoy refuses a longer server name (facts/envoy.md k)."""
 
 
 class Listen(NamedTuple):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sidestep.spec.base import Finding, Unknown, known
 from sidestep.spec.documents import shown
-from sidestep.spec.scalars import Protocol
+from sidestep.spec.scalars import MAX_SNI, Protocol
 from sidestep.spec.traffic import SAFE_FOR_ANY_METHOD, to_cluster
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from sidestep.spec.documents import Path
     from sidestep.spec.model import Egress, Port, Service
 
-MAX_SNI: Final = 255
 CHECKED_FIELDS: Final = frozenset(("protocol", "subset", "timeout", "retries", "traffic_policy"))
 """What `findings` looks at in an egress to a port whose protocol the Mesh declares."""
 _HTTP: Final[Path] = ("trafficPolicy", "connectionPool", "http")

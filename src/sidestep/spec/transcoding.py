@@ -10,6 +10,7 @@ from sidestep.descriptors import routes, sets
 from sidestep.descriptors.protoc import Complaint, NotCompiled
 from sidestep.descriptors.sets import Unusable
 from sidestep.errors import Problem
+from sidestep.files import read
 from sidestep.spec.base import Finding, Unknown
 from sidestep.spec.documents import Path, printable, shown
 from sidestep.spec.transcode import Transcode, Transcoding
@@ -82,8 +83,7 @@ class Descriptors:
             return self._compile(directory, transcode.protos, transcode.import_paths)
         path = directory / (transcode.descriptor or "")
         try:
-            with path.open("rb") as stream:
-                return stream.read(sets.MAX_BYTES + 1)
+            return read(path, sets.MAX_BYTES)
         except OSError as error:
             reason = f"{path}: {error.strerror or error}"
             raise Unusable(reason, found=shown(transcode.descriptor), allowed=sets.WITH_IMPORTS) from None

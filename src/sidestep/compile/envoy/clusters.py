@@ -35,7 +35,7 @@ def egress(machine: Machine) -> Iterator[Resource]:
     """
     ports = {cluster_name(port): port for port in machine.egress}
     for_upgrades = {name: port for port in ports.values() if (name := upgrade_cluster_name(port))}
-    over_http = gateways.reach(machine, len(ports))
+    over_http = gateways.reach(machine, len(ports | for_upgrades))
     over_tcp = gateways.reach_for_bytes(machine, sum(not port.protocol.is_http for port in ports.values()))
     for name, port in sorted((ports | for_upgrades).items(), key=itemgetter(0)):
         reach = over_http if port.protocol.is_http else over_tcp

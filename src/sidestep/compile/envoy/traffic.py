@@ -31,7 +31,7 @@ def reach(port: EgressPort, machine: Machine, base: Resource) -> Resource:
         **_said(connect_timeout=tcp.connect_timeout and str(tcp.connect_timeout)),
         "circuit_breakers": {"thresholds": [_thresholds(policy)]},
         "upstream_connection_options": {"tcp_keepalive": _keepalive(tcp.tcp_keepalive)},
-        **(_outliers(policy.outlier_detection, machine) if policy.outlier_detection else {}),
+        **(_outliers(policy.outlier_detection, machine, base) if policy.outlier_detection else {}),
         **_asked_through(port, machine, base),
     }
 
@@ -63,12 +63,14 @@ def _keepalive(said: TcpKeepalive | None) -> Resource:
     return {**gateways.KEEPALIVE, **values}
 
 
-def _outliers(said: OutlierDetection, machine: Machine) -> Resource:
+def _outliers(said: OutlierDetection, machine: Machine, way: Resource) -> Resource:
     """When a gateway is ejected: what is said, over what holds where nothing is.
 
     As istiod does it, so many errors in a row always eject, and with few gateways left those are used and no others.
     """
-    base = gateways.outliers(machine.mesh.spec.gateways)
+    base = way.get("outlier_detection")  # of one gateway alone nobody else keeps count
+    if not isinstance(base, dict):
+        base = gateways.outliers(machine.mesh.spec.gateways)
     if not said.split_external_local_origin_errors:
         base = {key: value for key, value in base.items() if "local_origin" not in key}
     values = _said(
