@@ -59,7 +59,7 @@ def compile_machine(machine: Machine) -> Plan:
     metadata = PeerMetadata.of(machine)
     return Plan(
         machine=machine,
-        bootstrap=forwarder.bootstrap(bootstrap.dynamic(metadata), machine),
+        bootstrap=bootstrap.dynamic(metadata, forwarder.most_connections(machine)),
         listeners=Resources(partial(_listeners, machine, metadata)),
         routes=proxy.routes(machine, metadata),
         clusters=Resources(partial(_clusters, machine)),
@@ -69,8 +69,10 @@ def compile_machine(machine: Machine) -> Plan:
 
 
 def _listeners(machine: Machine, metadata: PeerMetadata) -> Iterator[Resource]:
-    own = chain(listeners.egress(machine, metadata), proxy.listeners(machine))
-    yield from forwarder.listeners(own, machine)
+    door = forwarder.door(machine)
+    yield from listeners.egress(machine, metadata, door)
+    yield from proxy.listeners(machine, door)
+    yield from forwarder.health(machine)
     yield from inbound.ingress(machine, metadata)
 
 

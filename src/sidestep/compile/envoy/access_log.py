@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Final
 from sidestep.compile.envoy.resources import extension
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sidestep.compile.envoy.resources import Resource
 
+_NOTHING: Final[Mapping[str, str]] = {}
 _CONNECTION: Final[Resource] = {
     "start_time": "%START_TIME%",
     "duration": "%DURATION%",
@@ -39,9 +42,23 @@ _REQUEST: Final[Resource] = {
 }
 
 
-def _to_stdout(fields: Resource) -> list[Resource]:
-    log_format: Resource = {"json_format": fields}
-    return [extension("envoy.access_loggers.stdout", "access_loggers.stream.v3.StdoutAccessLog", log_format=log_format)]
+class Log:
+    """Lines of one kind: their fields, and which connections have one (all, without ``which``)."""
+
+    def __init__(self, fields: Resource, which: Resource | None = None) -> None:
+        self._fields = fields
+        self._which = which
+        self._made = self._with({})
+
+    def to_stdout(self, more: Mapping[str, str] = _NOTHING) -> list[Resource]:
+        """As a field ``access_log``, with ``more`` fields in each line."""
+        return self._with(more) if more else self._made
+
+    def _with(self, more: Mapping[str, str]) -> list[Resource]:
+        logged: Resource = {"json_format": {**self._fields, **more}}
+        message = "access_loggers.stream.v3.StdoutAccessLog"
+        made = extension("envoy.access_loggers.stdout", message, log_format=logged)
+        return [{**made, "filter": self._which} if self._which else made]
 
 
 _CALLER: Final[Resource] = {
@@ -70,11 +87,11 @@ _NOT_LET_IN: Final[Resource] = {
     }
 }
 
-HTTP_LOG: Final = _to_stdout(_REQUEST)
-REST_LOG: Final = _to_stdout({**_REQUEST, "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"})
+HTTP_LOG: Final = Log(_REQUEST)
+REST_LOG: Final = Log({**_REQUEST, "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"})
 """Where REST is transcoded: the path before that. Elsewhere that header is a caller's word, and would hide the path."""
-TCP_LOG: Final = _to_stdout(_CONNECTION)
-INBOUND_HTTP_LOG: Final = _to_stdout({**_REQUEST, **_CALLER})
-INBOUND_TCP_LOG: Final = _to_stdout({**_CONNECTION, **_CALLER})
-REFUSED_LOG: Final[list[Resource]] = [{**_to_stdout(_REFUSED)[0], "filter": _NOT_LET_IN}]
+TCP_LOG: Final = Log(_CONNECTION)
+INBOUND_HTTP_LOG: Final = Log({**_REQUEST, **_CALLER})
+INBOUND_TCP_LOG: Final = Log({**_CONNECTION, **_CALLER})
+REFUSED_LOG: Final = Log(_REFUSED, _NOT_LET_IN)
 """Connections that got no further than the handshake, or not even there. The rest is logged as what it carried."""

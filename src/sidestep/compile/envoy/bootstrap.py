@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 ADMIN_SOCKET: Final = "./admin.sock"
 _OWNER_ONLY: Final = 0o600
+_ADMIN: Final[Resource] = {"address": {"pipe": {"path": ADMIN_SOCKET, "mode": _OWNER_ONLY}}}
 _INTERNAL_LISTENERS: Final = extension(
     "envoy.bootstrap.internal_listener", "bootstrap.internal_listener.v3.InternalListener"
 )
@@ -43,13 +44,30 @@ _STATS: Final = "|".join(
 )
 
 
-def dynamic(metadata: PeerMetadata) -> Resource:
+def dynamic(metadata: PeerMetadata, most_connections: int | None) -> Resource:
     """The bootstrap of a bundle: clusters and listeners come from files beside it.
 
     Paths are relative to the directory that Envoy is started in, which is the bundle's, so a bundle can be moved.
     """
     sources: Resource = {"cds_config": from_file("./cds.json", "."), "lds_config": from_file("./lds.json", ".")}
-    return {**_common(metadata), "dynamic_resources": sources}
+    limited = {} if most_connections is None else _limited(most_connections)
+    return {**_common(metadata), "dynamic_resources": sources, **limited}
+
+
+def _limited(connections: int) -> Resource:
+    """With a limit of connections. It is the process's, so it bounds open files, too.
+
+    The admin interface and a health endpoint do not count towards it.
+    """
+    monitor = extension(
+        "envoy.resource_monitors.global_downstream_max_connections",
+        "resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+        max_active_downstream_connections=connections,
+    )
+    return {
+        "admin": {**_ADMIN, "ignore_global_conn_limit": True},
+        "overload_manager": {"resource_monitors": [monitor]},
+    }
 
 
 def static(bootstrap: Resource) -> Resource:
@@ -61,7 +79,7 @@ def _common(metadata: PeerMetadata) -> Resource:
     patterns: list[Resource] = [{"safe_regex": {"regex": _STATS}}]
     return {
         "node": {"id": metadata.node_id, "cluster": f"{metadata.workload}.{metadata.namespace}"},
-        "admin": {"address": {"pipe": {"path": ADMIN_SOCKET, "mode": _OWNER_ONLY}}},
+        "admin": _ADMIN,
         # For the tunnels of a proxy. Always there, so that giving a workload one takes no restart.
         "bootstrap_extensions": [_INTERNAL_LISTENERS],
         "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": patterns}}},

@@ -10,20 +10,25 @@ everybody else needs the certificate.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from sidestep.compile.envoy import secrets, tunnel
 from sidestep.compile.envoy.access_log import REFUSED_LOG
 from sidestep.compile.envoy.authorization import subject_alt_names
+from sidestep.compile.envoy.downstream import Door, Downstream
 from sidestep.compile.envoy.resources import LISTENER, TYPE, extension, typed
+from sidestep.spec.clients import Limits
+from sidestep.spec.sockets import UnixSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
+    from sidestep.compile.envoy.downstream import Filter
     from sidestep.compile.envoy.resources import Json, Resource
-    from sidestep.spec import Machine
-    from sidestep.spec.clients import Clients, Limits
+    from sidestep.spec import LocalAddress, Machine
+    from sidestep.spec.clients import Clients
 
 CREDENTIALS: Final = "clients.htpasswd"
 HEALTH_PATH: Final = "/healthz/ready"
@@ -33,102 +38,96 @@ _USER: Final = "x-sidestep-user"
 _NAMESPACE: Final = "sidestep"
 
 
-def listeners(made: Iterable[Resource], machine: Machine) -> Iterator[Resource]:
-    """The listeners of a workload as they are where it is no forwarder, else guarded, and one for its health."""
-    workload = machine.workload.spec
-    if workload.clients is None:
-        yield from made
-        return
-    for each in made:
-        yield _guarded(each, machine, workload.clients)
-    if workload.health:
-        yield _health(machine)
+def door(machine: Machine) -> Door:
+    """Who may use a workload's listeners: whoever can reach them, or a forwarder's clients."""
+    clients = machine.workload.spec.clients
+    return Door() if clients is None else _Guarded(machine, clients)
 
 
-def bootstrap(made: Resource, machine: Machine) -> Resource:
-    """The bootstrap as it is, or with the limit of connections. It is the process's, so it bounds open files, too.
-
-    The admin interface and the health endpoint do not count towards it.
-    """
-    if machine.workload.spec.clients is None:
-        return made
-    most = _limits(machine).connections
-    monitor = extension(
-        "envoy.resource_monitors.global_downstream_max_connections",
-        "resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-        max_active_downstream_connections=most,
-    )
-    return {
-        **made,
-        "admin": {**_mapping(made["admin"]), "ignore_global_conn_limit": True},
-        "overload_manager": {"resource_monitors": [monitor]},
-    }
+def most_connections(machine: Machine) -> int | None:
+    """How many connections clients may have together, where the workload is a forwarder."""
+    return None if machine.workload.spec.clients is None else _limits(machine).connections
 
 
 def _limits(machine: Machine) -> Limits:
-    from sidestep.spec.clients import Limits
-
     return machine.workload.spec.limits or Limits()
 
 
-def _guarded(listener: Resource, machine: Machine, clients: Clients) -> Resource:
-    """A socket in the file system is left as it is: its mode says who may connect. Nobody connects to tunnels' ends."""
-    if listener["name"] == tunnel.NAME:
-        return {**listener, "filter_chains": [_within_tunnels(listener, machine)]}
-    if "pipe" in _mapping(listener["address"]):
-        return listener
-    http = _filters(listener)[-1]["name"] == _HTTP
-    inspects = [
-        *([_PROXY_PROTOCOL] if clients.proxy_protocol else []),
-        *([_TLS_INSPECTOR] if http and clients.mutual_tls else []),
-    ]
-    plain = _in_plain_text(listener, machine, clients, http=http)
-    by_tls = _by_tls(listener, machine, clients, http=http)
-    return {
-        **listener,
-        # Until its first bytes are here, nothing tells whether a client may connect.
-        **({"listener_filters": inspects, "listener_filters_timeout": "5s"} if inspects else {}),
-        "access_log": [_naming(_balancer(clients), each) for each in REFUSED_LOG],
-        "filter_chains": [*plain, *by_tls],
-    }
+class _Guarded(Door):
+    """Opens for the clients of the spec alone."""
 
+    def __init__(self, machine: Machine, clients: Clients) -> None:
+        self._machine, self._clients = machine, clients
+        balancer = _BALANCER if clients.proxy_protocol else {}
+        self._refused = REFUSED_LOG.to_stdout(balancer)
+        self._client = _downstream({**_CLIENT, **balancer}, machine)
+        # Who may open a tunnel was settled before; who has opened it is known here, too.
+        known = {name: f"%FILTER_STATE({_NAMESPACE}.{name}:PLAIN)%" for name in self._client.logged}
+        self.within_tunnels = _downstream(known, machine)
 
-def _filters(listener: Resource) -> list[Resource]:
-    [chain] = _sequence(listener["filter_chains"])
-    return [dict(_mapping(each)) for each in _sequence(_mapping(chain)["filters"])]
-
-
-def _in_plain_text(listener: Resource, machine: Machine, clients: Clients, *, http: bool) -> list[Resource]:
-    if not clients.in_plain_text:
-        return []
-    asked = http and machine.credentials and str(listener["name"]).startswith("proxy|")
-    passwords = _basic_auth() if asked else []
-    filters = [_for_clients(each, machine, _client(clients), passwords) for each in _filters(listener)]
-    match = _from_balancers(clients)
-    if http and clients.mutual_tls:
-        match["transport_protocol"] = "raw_buffer"
-    if clients.cidrs:
-        match["source_prefix_ranges"] = [_range(network) for network in clients.cidrs]
-    # Envoy reads the file of passwords when it makes the chain, and makes it anew when its name is another one.
-    name = f"plain|{sha256(machine.credentials).hexdigest()[:16]}" if asked else "plain"
-    return [{"name": name, **({"filter_chain_match": match} if match else {}), "filters": filters}]
-
-
-def _by_tls(listener: Resource, machine: Machine, clients: Clients, *, http: bool) -> list[Resource]:
-    if clients.mutual_tls is None or (clients.unsafe_any_address and not http):
-        return []
-    match = _from_balancers(clients)
-    if http:
-        match["transport_protocol"] = "tls"
-    return [
-        {
-            "name": "mutual-tls",
-            **({"filter_chain_match": match} if match else {}),
-            "filters": [_for_clients(each, machine, _client(clients)) for each in _filters(listener)],
-            "transport_socket": _mutual_tls(machine, clients.mutual_tls.principals, http=http),
-            "transport_socket_connect_timeout": "5s",
+    def opens(self, listen: LocalAddress, make: Filter, *, http: bool, asks: bool = False) -> Resource:
+        """A socket in the file system is left as it is: its mode says who may connect."""
+        if isinstance(listen, UnixSocket):
+            return super().opens(listen, make, http=http, asks=asks)
+        clients = self._clients
+        inspects = [
+            *([_PROXY_PROTOCOL] if clients.proxy_protocol else []),
+            *([_TLS_INSPECTOR] if http and clients.mutual_tls else []),
+        ]
+        return {
+            # Until its first bytes are here, nothing tells whether a client may connect.
+            **({"listener_filters": inspects, "listener_filters_timeout": "5s"} if inspects else {}),
+            "access_log": self._refused,
+            "filter_chains": [*self._in_plain_text(make, http=http, asks=asks), *self._by_tls(make, http=http)],
         }
-    ]
+
+    def _in_plain_text(self, make: Filter, *, http: bool, asks: bool) -> list[Resource]:
+        clients, credentials = self._clients, self._machine.credentials
+        if not clients.in_plain_text:
+            return []
+        match = _from_balancers(clients)
+        if http and clients.mutual_tls:
+            match["transport_protocol"] = "raw_buffer"
+        if clients.cidrs:
+            match["source_prefix_ranges"] = [_range(network) for network in clients.cidrs]
+        name, downstream = "plain", self._client
+        if asks and credentials:
+            # Envoy reads the file of passwords when it makes the chain, and makes it anew when its name is another one.
+            name, downstream = f"plain|{sha256(credentials).hexdigest()[:16]}", _asked_for_passwords(self._client)
+        return [{"name": name, **({"filter_chain_match": match} if match else {}), "filters": [make(downstream)]}]
+
+    def _by_tls(self, make: Filter, *, http: bool) -> list[Resource]:
+        clients = self._clients
+        if clients.mutual_tls is None or (clients.unsafe_any_address and not http):
+            return []
+        match = _from_balancers(clients)
+        if http:
+            match["transport_protocol"] = "tls"
+        return [
+            {
+                "name": "mutual-tls",
+                **({"filter_chain_match": match} if match else {}),
+                "filters": [make(self._client)],
+                "transport_socket": _mutual_tls(self._machine, clients.mutual_tls.principals, http=http),
+                "transport_socket_connect_timeout": "5s",
+            }
+        ]
+
+
+def _downstream(logged: Mapping[str, str], machine: Machine) -> Downstream:
+    """Clients on other machines, of whom the access log says so much."""
+    known = [tunnel.remember(f"{_NAMESPACE}.{name}", value) for name, value in logged.items()]
+    return Downstream(
+        logged=logged,
+        filters=[*_rate(_limits(machine)), _WITHOUT_LOOKALIKES],
+        tunnelled=[tunnel.remembered(*known, tunnel.apart(logged["user"]))],
+        settings=_FROM_OTHER_MACHINES,
+    )
+
+
+def _asked_for_passwords(clients: Downstream) -> Downstream:
+    *rate, lookalikes = clients.filters
+    return replace(clients, filters=[*rate, *_basic_auth(), lookalikes], replies=[_AS_A_PROXY])
 
 
 def _from_balancers(clients: Clients) -> Resource:
@@ -163,59 +162,6 @@ def _mutual_tls(machine: Machine, principals: Sequence[str], *, http: bool) -> R
         common_tls_context=common,
     )
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}
-
-
-def _within_tunnels(listener: Resource, machine: Machine) -> Resource:
-    """Who may open a tunnel was settled before; who has opened it is known here, too."""
-    assert machine.workload.spec.clients
-    client = {name: f"%FILTER_STATE({_NAMESPACE}.{name}:PLAIN)%" for name in _client(machine.workload.spec.clients)}
-    return {"filters": [_for_clients(each, machine, client) for each in _filters(listener)]}
-
-
-def _for_clients(
-    network_filter: Resource, machine: Machine, client: Mapping[str, str], passwords: Sequence[Json] = ()
-) -> Resource:
-    config = dict(_mapping(network_filter["typed_config"]))
-    if "access_log" in config:
-        config["access_log"] = [_naming(client, _mapping(each)) for each in _sequence(config["access_log"])]
-    if network_filter["name"] == _HTTP:
-        before = [*_rate(_limits(machine)), *passwords, _WITHOUT_LOOKALIKES]
-        config |= {
-            **_FROM_OTHER_MACHINES,
-            "http_filters": [*before, *_sequence(config["http_filters"])],
-            "upgrade_configs": [
-                _upgrade(_mapping(each), before, client) for each in _sequence(config["upgrade_configs"])
-            ],
-        }
-    if passwords:
-        config["local_reply_config"] = _asking_for_passwords(config.get("local_reply_config"))
-    return {**network_filter, "typed_config": config}
-
-
-def _upgrade(upgrade: Mapping[str, Json], before: Sequence[Json], client: Mapping[str, str]) -> Resource:
-    """A tunnel has filters of its own; other upgrades go through those of all requests."""
-    if "filters" not in upgrade:
-        return {**upgrade}
-    known = [tunnel.remember(f"{_NAMESPACE}.{name}", value) for name, value in client.items()]
-    known.append(tunnel.apart(client["user"]))
-    return {**upgrade, "filters": [*before, tunnel.remembered(*known), *_sequence(upgrade["filters"])]}
-
-
-def _client(clients: Clients) -> Mapping[str, str]:
-    """What the access log says of a client, beside its address."""
-    return {**_CLIENT, **_balancer(clients)}
-
-
-def _balancer(clients: Clients) -> Mapping[str, str]:
-    """What the access log says where the client's address is a balancer's word."""
-    return _BALANCER if clients.proxy_protocol else {}
-
-
-def _naming(client: Mapping[str, str], log: Mapping[str, Json]) -> Resource:
-    """The same log, saying which client: its address is there already."""
-    config = _mapping(log["typed_config"])
-    fields = {**_mapping(_mapping(config["log_format"])["json_format"]), **client}
-    return {**log, "typed_config": {**config, "log_format": {"json_format": fields}}}
 
 
 def _rate(limits: Limits) -> list[Resource]:
@@ -261,21 +207,12 @@ def _basic_auth() -> list[Resource]:
     ]
 
 
-def _asking_for_passwords(present: Json) -> Resource:
-    """``basic_auth`` answers as a server does; clients send what they have to a proxy when it answers as one."""
-    status: Resource = {"default_value": 401, "runtime_key": "clients.unauthorized"}
-    mapper: Resource = {
-        "filter": {"status_code_filter": {"comparison": {"op": "EQ", "value": status}}},
-        "status_code": 407,
-        "headers_to_add": [{"header": {"key": "proxy-authenticate", "value": 'Basic realm="sidestep"'}}],
-    }
-    return {"mappers": [mapper, *(_sequence(_mapping(present)["mappers"]) if present else [])]}
-
-
-def _health(machine: Machine) -> Resource:
-    health = machine.workload.spec.health
-    assert health
-    address, port = health.listen
+def health(machine: Machine) -> list[Resource]:
+    """The listener for load balancers, where the workload has one."""
+    wanted = machine.workload.spec.health
+    if wanted is None:
+        return []
+    address, port = wanted.listen
     check = extension(
         "envoy.filters.http.health_check",
         "filters.http.health_check.v3.HealthCheck",
@@ -293,26 +230,18 @@ def _health(machine: Machine) -> Resource:
         # As HAProxy asks, unless it is told otherwise.
         http_protocol_options={"accept_http_10": True, "default_host_for_http_10": "health"},
     )
-    return {
-        TYPE: LISTENER,
-        "name": f"health|{health.listen}",
-        "stat_prefix": "health",
-        "traffic_direction": "INBOUND",
-        "address": {"socket_address": {"address": address, "port_value": port}},
-        "enable_reuse_port": False,
-        "ignore_global_conn_limit": True,
-        "filter_chains": [{"filters": [manager]}],
-    }
-
-
-def _mapping(value: Json) -> Mapping[str, Json]:
-    assert isinstance(value, dict)
-    return value
-
-
-def _sequence(value: Json) -> Sequence[Json]:
-    assert isinstance(value, list | tuple)
-    return value
+    return [
+        {
+            TYPE: LISTENER,
+            "name": f"health|{wanted.listen}",
+            "stat_prefix": "health",
+            "traffic_direction": "INBOUND",
+            "address": {"socket_address": {"address": address, "port_value": port}},
+            "enable_reuse_port": False,
+            "ignore_global_conn_limit": True,
+            "filter_chains": [{"filters": [manager]}],
+        }
+    ]
 
 
 _CLIENTS_COUNTED: Final = 10_000
@@ -346,4 +275,14 @@ _NOTHING_ELSE: Final[Resource] = {
     "name": "health",
     "domains": ["*"],
     "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": 404}}],
+}
+# ``basic_auth`` answers as a server does; clients send what they have to a proxy when it answers as one.
+_AS_A_PROXY: Final[Resource] = {
+    "filter": {
+        "status_code_filter": {
+            "comparison": {"op": "EQ", "value": {"default_value": 401, "runtime_key": "clients.unauthorized"}}
+        }
+    },
+    "status_code": 407,
+    "headers_to_add": [{"header": {"key": "proxy-authenticate", "value": 'Basic realm="sidestep"'}}],
 }

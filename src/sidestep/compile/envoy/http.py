@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sidestep.compile.envoy.access_log import HTTP_LOG
+from sidestep.compile.envoy.access_log import HTTP_LOG, Log
 from sidestep.compile.envoy.peer_metadata import METADATA, METADATA_ID
 from sidestep.compile.envoy.resources import extension, typed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sidestep.compile.envoy.downstream import Downstream
     from sidestep.compile.envoy.peer_metadata import PeerMetadata
     from sidestep.compile.envoy.resources import Json, Resource
 
@@ -24,10 +25,12 @@ def connection_manager(
     routes: Resource,
     default_host: str | None,
     upgrades: Sequence[Json],
+    downstream: Downstream,
     filters: Sequence[Json] = (),
+    log: Log = HTTP_LOG,
     more: Mapping[str, Json] = _NOTHING,
 ) -> Resource:
-    """The network filter for calls to the mesh.
+    """The network filter for calls to the mesh by those who are ``downstream``.
 
     ``routes`` is one field: ``route_config``, or ``rds`` for routes that come from elsewhere. ``filters`` come before
     the router; ``default_host`` stands in for the ``Host`` that HTTP/1.0 callers do not send; ``more`` is what only
@@ -38,8 +41,10 @@ def connection_manager(
         http1["default_host_for_http_10"] = default_host
     manager: Resource = {
         **_FOR_CALLS,
+        "access_log": log.to_stdout(downstream.logged),
+        **downstream.settings,
         **routes,
-        "http_filters": [*filters, ROUTER],
+        "http_filters": [*downstream.filters, *filters, ROUTER],
         "http_protocol_options": http1,
         "upgrade_configs": upgrades,
         **more,
@@ -69,6 +74,5 @@ _FOR_CALLS: Final = typed(
     path_with_escaped_slashes_action="KEEP_UNCHANGED",
     server_header_transformation="PASS_THROUGH",
     proxy_100_continue=True,
-    access_log=HTTP_LOG,
 )
 ROUTER: Final = extension("envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True)

@@ -47,7 +47,7 @@ def _listener(port: IngressPort, trust_domain: str, metadata: PeerMetadata) -> R
         "traffic_direction": "INBOUND",
         "address": {"socket_address": {"address": address, "port_value": number}},
         "enable_reuse_port": False,
-        "access_log": REFUSED_LOG,
+        "access_log": REFUSED_LOG.to_stdout(),
         "filter_chains": [chain],
     }
 
@@ -99,7 +99,7 @@ def _tcp(port: IngressPort) -> Resource:
         "filters.network.tcp_proxy.v3.TcpProxy",
         stat_prefix=TCP_STAT_PREFIX,
         cluster=application.name(port),
-        access_log=INBOUND_TCP_LOG,
+        access_log=INBOUND_TCP_LOG.to_stdout(),
     )
 
 
@@ -111,7 +111,7 @@ def _http(port: IngressPort, trust_domain: str, metadata: PeerMetadata) -> Resou
         stat_prefix=HTTP_STAT_PREFIX,
         route_config=_route_config(port, metadata),
         http_filters=[*_health(port, balancer), *http_rbac(port.spec, trust_domain), _ROUTER],
-        access_log=INBOUND_HTTP_LOG,
+        access_log=INBOUND_HTTP_LOG.to_stdout(),
         **_client_certificate(port),
         **(_BEHIND_A_BALANCER if balancer else _FROM_THE_MESH),
         # As Istio's own sidecars have it: no time-outs that the caller did not ask for.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sidestep.compile.envoy import http, routes, traffic, transcoding
-from sidestep.compile.envoy.access_log import TCP_LOG
+from sidestep.compile.envoy.access_log import HTTP_LOG, REST_LOG, TCP_LOG
 from sidestep.compile.envoy.gateways import Others
 from sidestep.compile.envoy.resources import LISTENER, TYPE, cluster_name, extension
 from sidestep.spec.sockets import UnixSocket
@@ -13,6 +14,7 @@ from sidestep.spec.sockets import UnixSocket
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sidestep.compile.envoy.downstream import Door, Downstream
     from sidestep.compile.envoy.peer_metadata import PeerMetadata
     from sidestep.compile.envoy.resources import Resource
     from sidestep.spec import EgressPort, LocalAddress, Machine
@@ -20,18 +22,19 @@ if TYPE_CHECKING:
 TCP_STAT_PREFIX: Final = "egress_tcp"
 
 
-def egress(machine: Machine, metadata: PeerMetadata) -> Iterator[Resource]:
+def egress(machine: Machine, metadata: PeerMetadata, door: Door) -> Iterator[Resource]:
     """One listener for each egress port that has an address of its own, by address."""
     others = Others.of(machine)
     ports = [(port.listen, port) for port in machine.egress if port.listen]
     ports.sort(key=lambda port: (isinstance(port[0], UnixSocket), port[0], port[1].service.host))
     for listen, port in ports:
-        network_filter = _http(port, metadata, others) if port.protocol.is_http else tcp_proxy(port)
-        yield listener(f"egress|{listen}", listen, network_filter)
+        http = port.protocol.is_http
+        make = partial(_http, port, metadata, others) if http else partial(tcp_proxy, port)
+        yield listener(f"egress|{listen}", listen, door.opens(listen, make, http=http))
 
 
-def listener(name: str, listen: LocalAddress, network_filter: Resource) -> Resource:
-    """A listener for calls to the mesh."""
+def listener(name: str, listen: LocalAddress, opens: Resource) -> Resource:
+    """A listener for calls to the mesh; ``opens`` are the fields that `Door.opens` makes."""
     return {
         TYPE: LISTENER,
         "name": name,
@@ -40,7 +43,7 @@ def listener(name: str, listen: LocalAddress, network_filter: Resource) -> Resou
         "address": _address(listen),
         # With it, a second process could listen on the same port and take a part of the calls, unnoticed (facts c).
         "enable_reuse_port": False,
-        "filter_chains": [{"filters": [network_filter]}],
+        **opens,
     }
 
 
@@ -56,7 +59,7 @@ def _address(listen: LocalAddress) -> Resource:
     return {"socket_address": {"address": listen.address, "port_value": listen.port}}
 
 
-def tcp_proxy(port: EgressPort) -> Resource:
+def tcp_proxy(port: EgressPort, downstream: Downstream) -> Resource:
     """The network filter that passes a connection's bytes to a service."""
     return extension(
         "envoy.filters.network.tcp_proxy",
@@ -67,11 +70,11 @@ def tcp_proxy(port: EgressPort) -> Resource:
         max_connect_attempts=5,
         backoff_options={"base_interval": "0.025s", "max_interval": "0.250s"},
         **traffic.tcp_proxy_options(port),
-        access_log=TCP_LOG,
+        access_log=TCP_LOG.to_stdout(downstream.logged),
     )
 
 
-def _http(port: EgressPort, metadata: PeerMetadata, others: Others) -> Resource:
+def _http(port: EgressPort, metadata: PeerMetadata, others: Others, downstream: Downstream) -> Resource:
     to_service = transcoding.routes(port.transcoding, routes.to_service(port, others))
     host: Resource = {"name": "service", "domains": ["*"], "routes": to_service}
     return http.connection_manager(
@@ -79,6 +82,8 @@ def _http(port: EgressPort, metadata: PeerMetadata, others: Others) -> Resource:
         default_host=routes.authority(port),
         # A WebSocket needs HTTP/1.1 up to the application (facts/istio.md §13.8).
         upgrades=() if port.protocol.is_http2 else http.WEBSOCKET,
+        downstream=downstream,
         filters=transcoding.filters(port.transcoding),
+        log=REST_LOG if port.transcoding else HTTP_LOG,
         more=transcoding.settings(port.transcoding),
     )

@@ -19,6 +19,7 @@ from sidestep.compile.envoy.resources import ROUTES, TYPE, cluster_name, from_fi
 from sidestep.compile.names import names
 
 if TYPE_CHECKING:
+    from sidestep.compile.envoy.downstream import Door, Downstream
     from sidestep.compile.envoy.peer_metadata import PeerMetadata
     from sidestep.compile.envoy.resources import Json, Resource
     from sidestep.spec import EgressPort, Machine
@@ -32,24 +33,32 @@ _TUNNELS: Final[Resource] = {"connect_matcher": {}}
 _REQUESTS: Final[Resource] = {"prefix": "/"}
 
 
-def listeners(machine: Machine) -> list[Resource]:
+def listeners(machine: Machine, door: Door) -> list[Resource]:
     """The proxy's listener and the one for what comes through its tunnels, where the workload has a proxy."""
     proxy = machine.workload.spec.proxy
     if proxy is None:
         return []
-    asked = _routing(upgrades=[tunnel.CONNECT, *http.WEBSOCKET])
-    within = _routing(upgrades=http.WEBSOCKET, filters=[tunnel.NO_TUNNEL_WITHIN])
-    return [listener(f"{NAME}|{proxy.listen}", proxy.address, asked), tunnel.listener(within)]
+    opens = door.opens(proxy.address, _asked, http=True, asks=True)
+    within = _routing(door.within_tunnels, upgrades=http.WEBSOCKET, filters=[tunnel.NO_TUNNEL_WITHIN])
+    return [listener(f"{NAME}|{proxy.listen}", proxy.address, opens), tunnel.listener(within)]
 
 
-def _routing(*, upgrades: Sequence[Json], filters: Sequence[Json] = ()) -> Resource:
+def _asked(downstream: Downstream) -> Resource:
+    return _routing(downstream, upgrades=[tunnel.connect(downstream), *http.WEBSOCKET])
+
+
+def _routing(downstream: Downstream, *, upgrades: Sequence[Json], filters: Sequence[Json] = ()) -> Resource:
     source: Resource = {"route_config_name": NAME, "config_source": from_file(_FILE, ".")}
     return http.connection_manager(
         routes={"rds": source},
         default_host=None,
         upgrades=upgrades,
+        downstream=downstream,
         filters=filters,
-        more={"strip_trailing_host_dot": True, "local_reply_config": _NOT_FOUND},
+        more={
+            "strip_trailing_host_dot": True,
+            "local_reply_config": {"mappers": [*downstream.replies, *_NOT_FOUND]},
+        },
     )
 
 
@@ -177,20 +186,18 @@ _READ_HERE: Final = _tunnel_to(tunnel.NAME)
 _WITHOUT_SLASH: Final[Resource] = {"safe_regex": {"regex": "[^/].*"}}
 # A direct response cannot tell what was asked for; this puts it before the body, in every Envoy from 1.36 on. It leaves
 # what comes from the mesh as it is: it sees no more than Envoy's own answers.
-_NOT_FOUND: Final[Resource] = {
-    "mappers": [
-        {
-            # Envoy refuses those before it looks at the name.
-            "filter": {"header_filter": {"header": {"name": ":path", "string_match": _WITHOUT_SLASH}}},
-            "body_format_override": _text("sidestep: %REQ(:PATH)% is no path: one begins with a slash\n"),
+_NOT_FOUND: Final[list[Resource]] = [
+    {
+        # Envoy refuses those before it looks at the name.
+        "filter": {"header_filter": {"header": {"name": ":path", "string_match": _WITHOUT_SLASH}}},
+        "body_format_override": _text("sidestep: %REQ(:PATH)% is no path: one begins with a slash\n"),
+    },
+    {
+        "filter": {
+            "status_code_filter": {
+                "comparison": {"op": "EQ", "value": {"default_value": 404, "runtime_key": "proxy.not_found"}}
+            }
         },
-        {
-            "filter": {
-                "status_code_filter": {
-                    "comparison": {"op": "EQ", "value": {"default_value": 404, "runtime_key": "proxy.not_found"}}
-                }
-            },
-            "body_format_override": _text("sidestep: no service %REQ(:AUTHORITY)% here: %LOCAL_REPLY_BODY%\n"),
-        },
-    ]
-}
+        "body_format_override": _text("sidestep: no service %REQ(:AUTHORITY)% here: %LOCAL_REPLY_BODY%\n"),
+    },
+]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sidestep.compile.envoy.access_log import REST_LOG
 from sidestep.compile.envoy.resources import extension
 
 if TYPE_CHECKING:
@@ -91,7 +90,6 @@ def _guard(streams: Sequence[str]) -> Resource:
 
 
 _SETTINGS: Final[Resource] = {
-    "access_log": REST_LOG,
     # The transcoder's own mark of a REST call; a native one that had it would be answered as if it were one.
     "early_header_mutation_extensions": [
         extension(

@@ -13,6 +13,7 @@ from sidestep.compile.envoy.gateways import THRESHOLDS
 from sidestep.compile.envoy.resources import CLUSTER, LISTENER, TYPE, extension
 
 if TYPE_CHECKING:
+    from sidestep.compile.envoy.downstream import Downstream
     from sidestep.compile.envoy.resources import Json, Resource
     from sidestep.spec import Machine
 
@@ -57,6 +58,14 @@ def clusters(machine: Machine) -> list[Resource]:
     ]
 
 
+def connect(downstream: Downstream) -> Resource:
+    """The upgrade that opens tunnels for those who are ``downstream``. It has HTTP filters of its own."""
+    # Only for tunnels: on other requests it would split the connections to the mesh, too.
+    address = remembered(remember(_ADDRESS, "%DOWNSTREAM_REMOTE_ADDRESS%", _ADDRESS))
+    filters = [*downstream.filters, *downstream.tunnelled, address, http.ROUTER]
+    return {"upgrade_type": "CONNECT", "filters": filters}
+
+
 def remembered(*objects: Resource) -> Resource:
     """The HTTP filter that hands what is known of a tunnel's client to what reads the tunnel."""
     message = "filters.http.set_filter_state.v3.Config"
@@ -87,11 +96,6 @@ def apart(value: str) -> Resource:
     return {**remember(_SERVER_NAME, value, _SERVER_NAME), "shared_with_upstream": "NONE"}
 
 
-CONNECT: Final[Resource] = {
-    "upgrade_type": "CONNECT",
-    # Only for tunnels: on other requests it would split the connections to the mesh, too.
-    "filters": [remembered(remember(_ADDRESS, "%DOWNSTREAM_REMOTE_ADDRESS%", _ADDRESS)), http.ROUTER],
-}
 # The routes allow CONNECT wherever they are used, whatever the connection manager says (run, 1.36 and 1.40).
 NO_TUNNEL_WITHIN: Final = extension(
     "envoy.filters.http.rbac",
