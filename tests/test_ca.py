@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +22,6 @@ import pytest
 import sidestep
 from sidestep import ca
 from sidestep.errors import OutputError
-from sidestep.files.writing import give
 from sidestep.pki.authority import Authority
 from sidestep.pki.identity import Identity
 from sidestep.pki.keys import new_key
@@ -274,39 +274,51 @@ def test_issue_again_renews(made: Path, tmp_path: Path) -> None:
     assert second.not_after - first.not_after > timedelta(days=5)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can write for others")
-def test_root_issues_for_whoever_owns_the_directory(made: Path, tmp_path: Path) -> None:
-    certs, name = tmp_path / "certs", "spiffe://vms.example/ns/vms/sa/billing"
-    certs.mkdir(mode=0o700)
-    (certs / "key.pem").write_text("an old one")
-    os.chown(certs, 12345, 23456)
-    run("issue", made, certs, "--id", name)
-    files = [certs / "..data", *(certs / "..data").iterdir()]
+@pytest.fixture
+def theirs() -> Iterator[Path]:
+    """A directory of another user, which both of us can get to."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can work in the name of others")
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        place = Path(directory) / "theirs"
+        place.mkdir(mode=0o700)
+        os.chown(place, 12345, 23456)
+        yield place
+
+
+def test_root_issues_for_whoever_owns_the_directory(made: Path, theirs: Path) -> None:
+    name = "spiffe://vms.example/ns/vms/sa/billing"
+    (theirs / "key.pem").write_text("an old one")
+    run("issue", made, theirs, "--id", name)
+    files = [theirs / "..data", *(theirs / "..data").iterdir()]
     assert {(path.stat().st_uid, path.stat().st_gid) for path in files} == {(12345, 23456)}
     assert {(path.stat().st_mode & 0o777) for path in files[1:]} == {0o600}
-    run("issue", made, tmp_path / "mine", "--id", name)
-    assert (tmp_path / "mine" / "key.pem").stat().st_uid == 0
+    assert os.geteuid() == os.getegid() == 0
+    run("issue", made, theirs.parent / "mine", "--id", name)
+    assert (theirs.parent / "mine" / "key.pem").stat().st_uid == 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_root_gives_nothing_away_but_what_it_wrote(tmp_path: Path) -> None:
-    """The owner of the directory may put links where root has written."""
-    secret, version = tmp_path / "secret", tmp_path / "version"
-    secret.write_text("root's")
-    version.mkdir()
-    (version / "linked").hardlink_to(secret)
-    (version / "own").write_text("")
-    (tmp_path / "certs").mkdir()
-    os.chown(tmp_path / "certs", 12345, 23456)
-    owner = (tmp_path / "certs").stat()
-    give(version, owner)
-    assert (secret.stat().st_uid, (version / "own").stat().st_uid) == (0, 12345)
-    (version / "pointed").symlink_to(secret)
-    (tmp_path / "elsewhere").symlink_to(version)
-    for directory in (version, tmp_path / "elsewhere"):
-        with pytest.raises(OSError, match=r"symbolic links|Not a directory"):
-            give(directory, owner)
-    assert secret.stat().st_uid == 0
+def test_root_reads_nothing_for_the_owner_that_the_owner_cannot(made: Path, theirs: Path) -> None:
+    """What is there is adopted: it must not be a copy of what a link of theirs leads to."""
+    (theirs / "key.pem").symlink_to(made / "machines" / "ca-key.pem")
+    ran = commands.run("ca", "issue", made, theirs, "--id", "spiffe://vms.example/ns/vms/sa/billing")
+    assert (ran.code, ran.out) == (6, "")
+    assert "Permission denied" in ran.err
+    assert [path.name for path in theirs.iterdir()] == ["key.pem"]
+
+
+def test_root_does_not_take_another_users_word_for_a_name(made: Path, theirs: Path) -> None:
+    forged = {"kind": "Bundle", "identity": "spiffe://vms.example/ns/istio-system/sa/istiod"}
+    (theirs / "manifest.json").write_text(json.dumps(forged))
+    os.chown(theirs / "manifest.json", 12345, 23456)
+    ran = commands.run("ca", "issue", made, "--bundle", theirs)
+    assert (ran.code, ran.out) == (7, "")
+    assert "may be the word of user 12345, who could be anyone by it" in ran.err
+    assert not (theirs / "certs").exists()
+    run("issue", made, "--bundle", theirs, "--id", "spiffe://vms.example/ns/vms/sa/billing")
+    assert str(identity(theirs / "certs").spiffe_id) == "spiffe://vms.example/ns/vms/sa/billing"
+    assert (theirs / "certs" / "key.pem").stat().st_uid == 12345
 
 
 def test_errors_are_json_for_programs(made: Path, tmp_path: Path) -> None:

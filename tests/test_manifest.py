@@ -43,6 +43,7 @@ WRONG: dict[str, tuple[Callable[[Manifest], object], str]] = {
     "no address to listen on": (lambda m: m["egress"][0].update(listen="/tmp/x.so:"), "egress.0.listen"),
     "no address of a proxy": (lambda m: m.update(proxy="x'; true; '"), "proxy"),
     "no workload": (lambda m: m.pop("workload"), "workload"),
+    "an address of elsewhere": (lambda m: m["names"].update({"203.0.113.66": ["github.com"]}), "names"),
     "no names": (lambda m: m.pop("names"), "names"),
     "no egress": (lambda m: m.pop("egress"), "egress"),
     "no list": (lambda m: m.update(egress={"a": 1}), "egress"),

@@ -178,6 +178,56 @@ def test_an_upstream_that_is_gone_is_a_failure_not_a_missing_name(ask: Ask) -> N
 
 
 @WAYS
+@pytest.mark.parametrize("counts", [(0, 0, 0, 0), (2, 0, 0, 0), (1, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, 3)])
+def test_a_query_with_more_than_a_question_is_not_read(ask: Ask, counts: tuple[int, ...]) -> None:
+    """Reading thousands of records that point at long names takes seconds, in which nobody else is answered."""
+
+    async def run() -> bytes:
+        question = dns.message.make_query("reviews.bookinfo", "A").to_wire()
+        wire = question[:4] + struct.pack("!4H", *counts) + question[12:]
+        async with Resolver(Zone(NAMES), "127.0.0.1", 0) as resolver:
+            if ask is tcp:
+                reader, writer = await asyncio.open_connection("127.0.0.1", resolver.port)
+                writer.write(struct.pack("!H", len(wire)) + wire)
+                answer = (await reader.readexactly(14))[2:]
+                writer.close()
+                return answer
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.setblocking(False)
+                await asyncio.get_running_loop().sock_sendto(client, wire, ("127.0.0.1", resolver.port))
+                return await asyncio.get_running_loop().sock_recv(client, 512)
+
+    answer = asyncio.run(run())
+    assert answer[3] & 15 == dns.rcode.FORMERR
+
+
+def test_the_upstream_is_not_asked_with_the_askers_id() -> None:
+    """Who knows it could answer in the upstream's place, and all who ask the same would hear that."""
+    seen: list[int] = []
+
+    class Noting(asyncio.DatagramProtocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = transport
+
+        def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+            query = dns.message.from_wire(data)
+            seen.append(query.id)
+            self.transport.sendto(dns.message.make_response(query).to_wire(), addr)  # type: ignore[attr-defined]
+
+    async def run() -> list[int]:
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Noting, local_addr=("127.0.0.1", 0))
+        upstream = Upstream("127.0.0.1", transport.get_extra_info("sockname")[1])
+        async with Resolver(Zone(NAMES), "127.0.0.1", 0, upstream) as resolver:
+            queries = [dns.message.make_query(f"{n}.example.com", "A", id=4242) for n in range(3)]
+            answers = [await udp(query, resolver.port) for query in queries]
+        transport.close()
+        return [answer.id for answer in answers]
+
+    assert asyncio.run(run()) == [4242] * 3
+    assert len({*seen}) > 1
+
+
+@WAYS
 def test_an_upstream_that_cuts_short_and_then_hangs_up_is_a_failure(ask: Ask) -> None:
     class Truncating(asyncio.DatagramProtocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -6,6 +6,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -93,13 +94,25 @@ def test_a_link_of_our_own_is_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make links in the name of others")
-def test_a_link_of_another_user_is_not(tmp_path: Path) -> None:
-    (tmp_path / "theirs").mkdir()
-    (tmp_path / "certs").symlink_to("theirs")
-    os.chown(tmp_path / "certs", 12345, 23456, follow_symlinks=False)
-    with pytest.raises(OutputError, match="symbolic link of another user"):
-        write_set(tmp_path / "certs", {"key.pem": b"k1"})
-    assert not [*(tmp_path / "theirs").iterdir()]
+def test_a_link_of_another_user_leads_no_further_than_that_user_may_go(tmp_path: Path) -> None:
+    (tmp_path / "roots").mkdir()
+    with TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        link = Path(directory, "certs")
+        link.symlink_to(tmp_path / "roots")
+        os.chown(link, 12345, 23456, follow_symlinks=False)
+        with pytest.raises(OutputError, match="Permission denied"):
+            write_set(link, {"key.pem": b"k1"})
+    assert not [*(tmp_path / "roots").iterdir()]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give directories away")
+def test_a_way_of_several_users_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "one" / "two").mkdir(parents=True)
+    for number, place in ((12345, tmp_path / "one"), (23456, tmp_path / "one" / "two")):
+        os.chown(place, number, number)
+    with pytest.raises(OutputError, match=r"the way there belongs to several users \(12345 and 23456\)"):
+        write_set(tmp_path / "one" / "two", {"key.pem": b"k1"})
 
 
 def test_a_failed_write_keeps_the_old_set(tmp_path: Path) -> None:

@@ -15,7 +15,18 @@ from pathlib import Path
 import orjson
 
 from sidestep.errors import CertificateError, OutputError
-from sidestep.files import File, FileTree, announce, exclusive, in_place, read, staged, translated, write_set
+from sidestep.files import (
+    File,
+    FileTree,
+    announce,
+    exclusive,
+    foreign_owners,
+    in_place,
+    read,
+    staged,
+    translated,
+    write_set,
+)
 from sidestep.pki import identity as identities
 from sidestep.pki.authority import CA_FILES, KEY_FILE, LEAF_LIFETIME, ROOTS_FILE, Authority
 from sidestep.pki.identity import Identity
@@ -109,19 +120,30 @@ def issue(
     return Issued(identity, directory)
 
 
-def issue_into(bundle: Path, authority: Authority, now: datetime, lifetime: timedelta = LEAF_LIFETIME) -> Issued:
-    """Give a bundle a new key and certificate, for whom it is made. Raises what `identity_of` and `issue` raise.
+def issue_into(
+    bundle: Path,
+    authority: Authority,
+    now: datetime,
+    lifetime: timedelta = LEAF_LIFETIME,
+    spiffe_id: SpiffeId | None = None,
+) -> Issued:
+    """Give a bundle a new key and certificate, for ``spiffe_id`` or else for whom it is made.
 
-    Its Envoy reads clusters again that it has refused because of files it could not use.
+    Its Envoy reads clusters again that it has refused because of files it could not use. Raises what `identity_of` and
+    `issue` raise.
     """
-    issued = issue(authority, identity_of(bundle), bundle / "certs", now, lifetime)
+    issued = issue(authority, spiffe_id or identity_of(bundle), bundle / "certs", now, lifetime)
     announce(bundle)
     return issued
 
 
 def identity_of(bundle: Path) -> SpiffeId:
-    """Whom a bundle's certificate must name. `CertificateError` for what is no bundle."""
+    """Whom a bundle's certificate must name. `CertificateError` for what is no bundle, or another user's word."""
     manifest = bundle / "manifest.json"
+    if owners := foreign_owners(manifest):
+        users = ", ".join(map(str, sorted(owners)))
+        message = f"{manifest} may be the word of user {users}, who could be anyone by it"
+        raise CertificateError(message, hint="Say with --id whom the certificate is to name.")
     try:
         content = orjson.loads(read(manifest))
     except OSError as problem:

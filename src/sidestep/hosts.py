@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Final
 
 from sidestep.errors import OutputError
-from sidestep.files import locked, read
+from sidestep.files import as_owner, locked, read
 
+_ATTEMPTS: Final = 100
 _PATIENCE: Final = 10.0
 """Seconds to wait for other writers."""
 DEFAULT: Final = (
@@ -68,13 +69,14 @@ def update(path: Path, owner: str, lines: Sequence[str]) -> bool:
     """
     try:
         path = path.resolve(strict=True)
-        with locked(path.parent, wait=_PATIENCE):
-            while True:
+        with as_owner(path), locked(path.parent, wait=_PATIENCE):
+            for _ in range(_ATTEMPTS):
                 present = read(path)
                 text = replaced(present.decode("utf-8", "surrogateescape"), owner, lines)
                 new = text.encode("utf-8", "surrogateescape")
                 if new == present or _replace(path, present, new):
                     return new != present
+            raise OutputError(f"{path}: others change it all the time", hint="Run it again.")
     except OSError as error:
         hint = "Run it as root, or print the block and add it yourself." if isinstance(error, PermissionError) else ""
         raise OutputError(f"{path}: {error.strerror or error}", hint=hint) from error

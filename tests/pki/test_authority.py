@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from ipaddress import IPv4Network, IPv6Network
 
 import pytest
 from cryptography import x509
@@ -35,6 +36,9 @@ def test_the_machines_ca_is_a_constrained_sibling_of_the_meshs() -> None:
     constraint = MACHINES.certificate.extensions.get_extension_for_class(x509.NameConstraints)
     assert constraint.critical
     assert constraint.value.permitted_subtrees == [x509.UniformResourceIdentifier("cluster.local")]
+    addresses = [x509.IPAddress(IPv4Network("0.0.0.0/0")), x509.IPAddress(IPv6Network("::/0"))]
+    hosts = [x509.DNSName(""), *addresses]
+    assert constraint.value.excluded_subtrees == hosts
     with pytest.raises(x509.ExtensionNotFound):
         MESH.certificate.extensions.get_extension_for_class(x509.NameConstraints)
 

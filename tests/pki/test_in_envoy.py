@@ -25,7 +25,8 @@ from sidestep.proxy.binary import find
 from sidestep.proxy.process import Process
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from ipaddress import IPv4Address
+from pathlib import Path
 
 HOST = f"127.78.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
 TYPE = "type.googleapis.com/envoy.extensions"
@@ -36,13 +37,13 @@ MESH = ROOT.new_intermediate(NOW, name="Mesh CA", trust_domain="cluster.local")
 MACHINES = ROOT.new_intermediate(NOW, name="Machines CA", trust_domain="vms.example", constrained=True)
 
 
-def forged(ca: Authority, name: SpiffeId) -> Identity:
+def forged(ca: Authority, name: SpiffeId, *more: x509.GeneralName) -> Identity:
     """An identity that ``ca`` signed without looking at its own name constraints."""
     key = new_key()
     builder = x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(ca.certificate.subject)
     builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
     builder = builder.not_valid_before(NOW - timedelta(minutes=1)).not_valid_after(NOW + timedelta(hours=1))
-    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(name))])
+    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(name)), *more])
     leaf = builder.add_extension(names, critical=True).sign(ca.key, hashes.SHA256())
     return Identity(encode_key(key), encode([leaf, ca.certificate]), encode(ca.roots))
 
@@ -51,6 +52,16 @@ CASES = {
     "the mesh's CA": (issue(MESH, NAME, NOW), encode(ROOT.roots), True),
     "the machines' CA": (issue(MACHINES, replace(NAME, trust_domain="vms.example"), NOW), encode(ROOT.roots), True),
     "the machines' CA outside its constraint": (forged(MACHINES, NAME), encode(ROOT.roots), False),
+    "the machines' CA for a host": (
+        forged(MACHINES, replace(NAME, trust_domain="vms.example"), x509.DNSName("istiod.istio-system.svc")),
+        encode(ROOT.roots),
+        False,
+    ),
+    "the machines' CA for an address": (
+        forged(MACHINES, replace(NAME, trust_domain="vms.example"), x509.IPAddress(IPv4Address("10.96.0.10"))),
+        encode(ROOT.roots),
+        False,
+    ),
     "an intermediate as root": (issue(MESH, NAME, NOW), encode([MESH.certificate]), True),
     "the sibling of the intermediate that is root": (forged(MACHINES, NAME), encode([MESH.certificate]), False),
     "no intermediate sent": (

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidestep import onboard
+from sidestep.pki.authority import Authority
 from tests import documents
 from tests.certificates import authority
 from tests.commands import Ran, run
@@ -66,3 +69,8 @@ def refused(answer: Ran, said: str, *, code: int = 6) -> None:
 
 def roots() -> bytes:
     return authority().files()["root-cert.pem"]
+
+
+@cache
+def other_roots() -> bytes:
+    return roots() + Authority.new_root(datetime.now(UTC)).files()["root-cert.pem"]

@@ -11,7 +11,7 @@ import pytest
 from tests import documents
 from tests.compile import cases
 from tests.documents import egress, mesh, service, workload
-from tests.render.bundles import content, quickly, refused, render, rendered, roots, spec
+from tests.render.bundles import content, other_roots, quickly, refused, render, rendered, roots, spec
 
 GREETER = "greeter.demo.svc.cluster.local"
 DESCRIPTORS = {"descriptor": "greeter.pb", "services": ["demo.v1.Greeter"]}
@@ -101,6 +101,6 @@ def test_roots_stay_ours_while_a_spec_names_none(place: Path) -> None:
     quickly("rooted.yaml")
     quickly("spec.yaml")
     assert Path("bundle/certs/root-cert.pem").read_bytes() == roots(), "an Envoy may have no others"
-    Path("roots.pem").write_bytes(roots() + b"\n")
+    Path("roots.pem").write_bytes(other_roots())
     assert quickly("rooted.yaml").kept == ()
-    assert Path("bundle/certs/root-cert.pem").read_bytes() == roots() + b"\n"
+    assert Path("bundle/certs/root-cert.pem").read_bytes() == other_roots()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import run
-from tests.render.bundles import FILES, content, refused, render, rendered, roots, snapshot, spec
+from tests.render.bundles import FILES, content, other_roots, refused, render, rendered, roots, snapshot, spec
 
 
 @pytest.mark.parametrize(
@@ -240,9 +240,17 @@ def test_roots_of_the_spec_seed_the_bundle_and_follow_it(place: Path) -> None:
     spec("rooted.yaml", roots="roots.pem")
     render("rooted.yaml")
     assert Path("bundle/certs/root-cert.pem").read_bytes() == roots()
-    Path("roots.pem").write_bytes(roots() + b"\n")
+    Path("roots.pem").write_bytes(other_roots())
     assert "certs/root-cert.pem" in render("rooted.yaml", "bundle", "--format", "json").json["bundles"][0]["changed"]
-    assert Path("bundle/certs/root-cert.pem").read_bytes() == roots() + b"\n"
+    assert Path("bundle/certs/root-cert.pem").read_bytes() == other_roots()
+
+
+def test_nothing_but_certificates_of_a_roots_file_gets_into_a_bundle(place: Path) -> None:
+    """A key may stand there where nobody sees one, and others may read the bundle."""
+    Path("roots.pem").write_bytes(b"a note\n -----BEGIN PRIVATE KEY-----\nAAAA\n -----END PRIVATE KEY-----\n" + roots())
+    spec("rooted.yaml", roots="roots.pem")
+    render("rooted.yaml")
+    assert Path("bundle/certs/root-cert.pem").read_bytes() == roots()
 
 
 def test_roots_of_an_issuer_are_kept(place: Path) -> None:
@@ -254,7 +262,7 @@ def test_roots_of_an_issuer_are_kept(place: Path) -> None:
     answer = render("rooted.yaml")
     assert "certs/root-cert.pem was put there by somebody else: left as it is" in answer.out
     assert issued.read_bytes() == b"the issuer's"
-    Path("roots.pem").write_bytes(roots() + b"\n")
+    Path("roots.pem").write_bytes(other_roots())
     assert render("rooted.yaml", "bundle", "--format", "json").json["bundles"][0]["kept"] == ["certs/root-cert.pem"]
     assert issued.read_bytes() == b"the issuer's"
 

@@ -73,7 +73,11 @@ def init(terminal: Terminal, directory: Path, trust_domain: str, machines_trust_
 @click.argument("ca_dir", type=click.Path(path_type=Path))
 @click.argument("out_dir", type=click.Path(path_type=Path), required=False)
 @click.option("--id", "spiffe_id", metavar="SPIFFE_ID", help="Whom the certificate names.")
-@click.option("--bundle", type=click.Path(path_type=Path), help="Take the name from this bundle and write its certs/.")
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path),
+    help="Write this bundle's certs/; the name is the bundle's without --id.",
+)
 @click.option(
     "--lifetime",
     type=parse_lifetime,
@@ -96,7 +100,7 @@ def issue(
 
     CA_DIR is what `sidestep ca init` made, or any directory laid out as Istio's cacerts. OUT_DIR receives
     cert-chain.pem, key.pem and root-cert.pem as one set, so an Envoy that watches it reloads cleanly. Run as root
-    into another user's directory, the files are that user's.
+    into another user's directory, the files are that user's; a bundle of theirs needs --id.
 
     \b
     Examples:
@@ -107,12 +111,13 @@ def issue(
     from sidestep.pki.spiffe import SpiffeId
 
     now = datetime.now(UTC)
-    if bundle is not None and out_dir is None and spiffe_id is None:
-        issued = ca.issue_into(bundle, ca.load(ca_dir, now), now, lifetime)
+    if bundle is not None and out_dir is None:
+        wanted = SpiffeId.parse(spiffe_id) if spiffe_id else None
+        issued = ca.issue_into(bundle, ca.load(ca_dir, now), now, lifetime, wanted)
     elif bundle is None and out_dir is not None and spiffe_id is not None:
         issued = ca.issue(ca.load(ca_dir, now), SpiffeId.parse(spiffe_id), out_dir, now, lifetime)
     else:
-        raise click.UsageError("Give either OUT_DIR and --id, or --bundle.")
+        raise click.UsageError("Give either OUT_DIR and --id, or --bundle (and --id, where the bundle does not say).")
     _report(terminal, issued)
 
 

@@ -250,10 +250,10 @@ def _asked(address: str, services: Sequence[str]) -> bytes:
 
 
 def _written(output: Path, content: bytes) -> None:
-    from sidestep.files import File, create, translated
+    from sidestep.files import File, as_owner, create, translated
 
     new = output.parent / f".{output.name}.new"
-    with translated(output.parent):
+    with as_owner(output.parent), translated(output.parent):
         new.unlink(missing_ok=True)
         create(new, File.of(content))
         new.replace(output)

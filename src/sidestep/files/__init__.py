@@ -4,6 +4,7 @@ A reader sees the old content or the new, never a part: every file is complete b
 watches for exactly those renames (facts/envoy.md c).
 """
 
+from sidestep.files.ownership import as_owner, foreign_owners
 from sidestep.files.reading import NotAFile, digest_of, read
 from sidestep.files.swap import write_set
 from sidestep.files.tree import FileTree, Manifest, Staged, exclusive, in_place, staged
@@ -17,9 +18,11 @@ __all__ = [
     "Output",
     "Staged",
     "announce",
+    "as_owner",
     "create",
     "digest_of",
     "exclusive",
+    "foreign_owners",
     "in_place",
     "locked",
     "read",

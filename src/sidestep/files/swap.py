@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidestep.errors import OutputError
+from sidestep.files.ownership import as_owner
 from sidestep.files.reading import NotAFile, read
-from sidestep.files.writing import File, create, give, locked, translated
+from sidestep.files.writing import File, create, locked, translated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,14 +31,12 @@ def write_set(directory: Path, contents: Mapping[str, bytes], *, mode: int = 0o6
     adopted first: their own bytes become the first version, so that turning them into links changes nothing that a
     reader sees. Names of the last set that are not in this one go; other files are left alone.
 
-    Files get ``mode``, their directory 0700. Root gives them to the owner of ``directory``, who must be able to read
-    them, and to renew them without root. Where ``directory`` is itself a symbolic link, it must be our own or root's.
-    Writers wait for one another, a minute at most. Raises `OutputError` when something cannot be written or is not ours
-    to replace; the set in place is then still whole.
+    Files get ``mode``, their directory 0700. Root works as the owner of ``directory`` (`as_owner`), who must be able to
+    read them, and to renew them without root. Writers wait for one another, a minute at most. Raises `OutputError` when
+    something cannot be written or is not ours to replace; the set in place is then still whole.
     """
     _check_names(contents)
-    with translated(directory):
-        _check_whose(directory)
+    with as_owner(directory), translated(directory):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locked(directory, wait=_PATIENCE):
             with translated(directory, "What was there is unchanged."):
@@ -53,12 +52,6 @@ def _check_names(contents: Mapping[str, bytes]) -> None:
     for name in contents:
         if not name or name.startswith("..") or name == "." or "/" in name or "\0" in name:
             raise OutputError(f"not the name of a file in a set: {name!r}")
-
-
-def _check_whose(directory: Path) -> None:
-    """As Linux has it for links in /tmp: who may make links where root writes must not choose the place."""
-    if os.name == "posix" and directory.is_symlink() and directory.lstat().st_uid not in {0, os.geteuid()}:
-        raise OutputError(f"{directory} is a symbolic link of another user, so nothing is written through it")
 
 
 def _check_replaceable(directory: Path, contents: Mapping[str, bytes]) -> None:
@@ -97,7 +90,6 @@ def _swap(directory: Path, contents: Mapping[str, bytes], mode: int) -> None:
     try:
         for name, content in contents.items():
             create(version / name, File.of(content, mode))
-        give(version, directory.stat())
         _link(directory, _CURRENT, version.name)
     except BaseException:
         shutil.rmtree(version, ignore_errors=True)

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from sidestep.errors import OutputError
+from sidestep.files.ownership import as_owner
 from sidestep.files.reading import NotAFile, digest_of, read
 from sidestep.files.writing import File, create, locked, translated
 
@@ -60,18 +61,19 @@ class Staged:
 def exclusive(target: Path) -> Iterator[None]:
     """Keeps other writers out of the directory ``target``, and takes back what an interrupted one left half done.
 
-    Where there is no such directory it is made, and goes again if all fails. Raises `OutputError`, also
-    where another process is writing there.
+    Root works there as the directory's owner (`as_owner`). Where there is no such directory it is made, and goes again
+    if all fails. Raises `OutputError`, also where another process is writing there.
     """
     created: list[Path] = []
-    with translated(target, _UNCHANGED), _removed_again(created):
-        _make_directory(target, created)
-    with locked(target), _removed_again(created):  # never before it is locked: another writer may count on it
-        with translated(target):
-            _check_staging(target / STAGING)
-            _take_back(target)
-            shutil.rmtree(target / STAGING, ignore_errors=True)
-        yield
+    with as_owner(target):
+        with translated(target, _UNCHANGED), _removed_again(created):
+            _make_directory(target, created)
+        with locked(target), _removed_again(created):  # never before it is locked: another writer may count on it
+            with translated(target):
+                _check_staging(target / STAGING)
+                _take_back(target)
+                shutil.rmtree(target / STAGING, ignore_errors=True)
+            yield
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,10 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from sidestep.errors import OutputError
+from sidestep.files.ownership import as_owner
+
+if sys.platform != "win32":
+    import fcntl
 
 _BUFFER: Final = 1024 * 1024
 _NO_LOCKS: Final = (EBADF, ENOLCK, ENOSYS, EOPNOTSUPP)
@@ -59,13 +64,20 @@ def create(path: Path, file: File, *, durable: bool = True) -> str:
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file.mode)
     with os.fdopen(descriptor, "wb", _BUFFER) as stream:
-        path.chmod(file.mode)
+        _set_mode(descriptor, path, file.mode)
         output = Output(stream)
         file.write_to(output)
         stream.flush()
         if durable:
             os.fsync(descriptor)
     return output.digest
+
+
+def _set_mode(descriptor: int, path: Path, mode: int) -> None:
+    if sys.platform == "win32":  # before Python 3.13 it has no other way
+        path.chmod(mode)
+    else:
+        os.fchmod(descriptor, mode)
 
 
 def announce(directory: Path) -> None:
@@ -75,33 +87,11 @@ def announce(directory: Path) -> None:
     directory cannot be written, nothing happens.
     """
     new, moved = directory / ".sidestep-announced", directory / ".sidestep-announced-now"
-    with suppress(OSError):
+    with suppress(OSError, OutputError), as_owner(directory):
         new.unlink(missing_ok=True)
         create(new, File.of(b""), durable=False)
         new.replace(moved)
         moved.unlink()
-
-
-def give(directory: Path, owner: os.stat_result) -> None:
-    """Makes a directory and its files the owner's, where root has written them for somebody else.
-
-    The owner may be at work beside it, and must not get a file of root's by putting a link where we wrote one: no link
-    is followed, and no file given away that has a second name.
-    """
-    if os.name != "posix" or os.geteuid() != 0 or owner.st_uid == 0:
-        return
-    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        for name in os.listdir(folder):  # noqa: PTH208 (by descriptor, so that nobody can swap it)
-            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
-            try:
-                if os.fstat(file).st_nlink == 1:
-                    os.fchown(file, owner.st_uid, owner.st_gid)
-            finally:
-                os.close(file)
-        os.fchown(folder, owner.st_uid, owner.st_gid)
-    finally:
-        os.close(folder)
 
 
 @contextmanager
@@ -111,9 +101,7 @@ def locked(directory: Path, *, wait: float = 0) -> Iterator[None]:
     Raises `OutputError` where another writer is at it for longer than ``wait`` seconds: whoever may read a directory
     can lock it, and must not keep us for ever.
     """
-    try:
-        import fcntl
-    except ImportError:
+    if sys.platform == "win32":
         yield
         return
     with translated(directory):

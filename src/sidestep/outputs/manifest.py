@@ -15,13 +15,16 @@ from sidestep.spec.scalars import Checked, DnsName, Name, PortNumber, PortProtoc
 from sidestep.spec.sockets import ListenOn
 
 
-def _ip(value: object) -> str:
+def _loopback(value: object) -> str:
     if type(value) is not str or "%" in value:
         raise ValueError
-    return str(ip_address(value))
+    address = ip_address(value)
+    if not address.is_loopback:
+        raise ValueError
+    return str(address)
 
 
-_Ip = Annotated[str, Checked(_ip, "an IP address", {"type": "string"})]
+_Loopback = Annotated[str, Checked(_loopback, "a loopback address", {"type": "string"})]
 
 
 class _Part(BaseModel):
@@ -45,7 +48,7 @@ class _Manifest(_Part):
     workload: _Workload
     egress: list[_Egress]
     proxy: ListenOn | None = None
-    names: dict[_Ip, list[DnsName]]
+    names: dict[_Loopback, list[DnsName]]
 
 
 def wrong(manifest: Mapping[str, Any]) -> str | None:

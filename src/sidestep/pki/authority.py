@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -63,7 +64,8 @@ class Authority:
     def new_intermediate(self, now: datetime, *, name: str, trust_domain: str, constrained: bool = False) -> Authority:
         """A CA under this one that signs leaves only (pathlen 0), named ``spiffe://<trust domain>`` as SPIFFE advises.
 
-        ``constrained`` adds the critical name constraint that lets it sign for that trust domain and no other.
+        ``constrained`` adds the critical name constraint that lets it sign for that trust domain and no other, and for
+        no host: what permits some URIs says nothing of DNS names and addresses (RFC 5280, 4.2.1.10).
         """
         self._check_usable(now)
         key, life = new_key(), (now - CLOCK_SKEW, min(now + CA_LIFETIME, self._ends()))
@@ -72,7 +74,7 @@ class Authority:
         builder = builder.add_extension(_uri(f"spiffe://{check_trust_domain(trust_domain)}"), critical=False)
         if constrained:
             permitted = [x509.UniformResourceIdentifier(trust_domain)]
-            builder = builder.add_extension(x509.NameConstraints(permitted, None), critical=True)
+            builder = builder.add_extension(x509.NameConstraints(permitted, _HOSTS), critical=True)
         signed = builder.sign(self.key, hashes.SHA256())
         made = Authority(key, signed, self._sent(), self.roots)
         made._check_usable(now)
@@ -149,6 +151,14 @@ class Authority:
 
     def _key_id(self) -> x509.AuthorityKeyIdentifier:
         return _authority_key_id(self.key.public_key(), extension(self.certificate, x509.SubjectKeyIdentifier))
+
+
+_HOSTS = [
+    x509.DNSName(""),
+    x509.IPAddress(IPv4Network("0.0.0.0/0")),
+    x509.IPAddress(IPv6Network("::/0")),
+]
+"""Every host: what TLS clients and servers are known by that have no SPIFFE ID."""
 
 
 def _check_lifetime(lifetime: timedelta) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, TypedDict
 
 from sidestep.errors import EnvoyNotFound, EnvoyRejected, EnvoyStopped
 from sidestep.proxy.complaints import essential
@@ -24,11 +26,13 @@ def validate(envoy: Envoy, directory: Path, config_file: str = "envoy.json", *, 
     """
     command = [str(envoy.path), "--mode", "validate", "-c", config_file, "--disable-hot-restart", "-l", "error"]
     try:
-        ran = subprocess.run(command, cwd=directory, capture_output=True, timeout=timeout, check=False)
+        ran = subprocess.run(command, cwd=directory, capture_output=True, timeout=timeout, check=False, **_as_us())
     except subprocess.TimeoutExpired:
         raise EnvoyStopped(f"Envoy did not finish validating {config_file} within {timeout:g} s") from None
     except OSError as problem:
-        raise EnvoyNotFound(f"cannot run {envoy.path} in {directory}: {problem.strerror or problem}") from problem
+        hint = f"Name an Envoy that user {os.geteuid()} may run with --envoy-path." if _as_us() else ""
+        message = f"cannot run {envoy.path} in {directory}: {problem.strerror or problem}"
+        raise EnvoyNotFound(message, hint=hint) from problem
     if ran.returncode == 0:
         return
     complaint = essential(ran.stderr.decode("utf-8", "replace"))
@@ -39,6 +43,18 @@ def validate(envoy: Envoy, directory: Path, config_file: str = "envoy.json", *, 
     raise EnvoyRejected(
         f"Envoy {'.'.join(map(str, envoy.version))} refuses {config_file}: {complaint or 'it gave no reason'}"
     )
+
+
+class _User(TypedDict, total=False):
+    user: int
+    group: int
+
+
+def _as_us() -> _User:
+    """Where root is somebody else for a while (`files.as_owner`), Envoy is so for good: it may load what lies there."""
+    if sys.platform == "win32" or os.getuid() == os.geteuid():
+        return {}
+    return {"user": os.geteuid(), "group": os.getegid()}
 
 
 def signal_name(number: int) -> str:

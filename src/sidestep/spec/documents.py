@@ -36,6 +36,9 @@ Path: TypeAlias = tuple[str | int, ...]
 MAX_BYTES: Final = 32 * 1024 * 1024
 """A file larger than this is refused unread; 50,000 services take about 10 MB."""
 MAX_DEPTH: Final = 32
+MAX_PROBLEMS: Final = 1000
+"""What a file may have that is no usable YAML until the rest of it is left unread."""
+MAX_DOCUMENTS: Final = 20_000
 MAX_ALIASED: Final = 100_000
 """How many values aliases may add to those that are written down, over the whole file."""
 
@@ -161,7 +164,7 @@ def _decode(file: str, content: bytes) -> str:
 
 def _values(builder: _Builder, file: str, text: str) -> Iterator[tuple[int, Value]]:
     try:
-        yield from builder.documents(events(text))
+        yield from _not_too_many(file, builder.documents(events(text)))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
@@ -170,6 +173,14 @@ def _values(builder: _Builder, file: str, text: str) -> Iterator[tuple[int, Valu
         raise _Unusable(Problem(file, line, column, "", "", allowed, f"not valid YAML: {message}")) from None
     except yaml.reader.ReaderError as error:
         raise _Unusable(_unreadable(file, text, error)) from None
+
+
+def _not_too_many(file: str, documents: Iterator[tuple[int, Value]]) -> Iterator[tuple[int, Value]]:
+    for index, (line, value) in enumerate(documents):
+        if index == MAX_DOCUMENTS:
+            allowed = f"{MAX_DOCUMENTS:,} documents"
+            raise _Unusable(Problem(file, line, 1, "", "more", allowed, "there are too many documents"))
+        yield line, value
 
 
 def _unreadable(file: str, text: str, error: yaml.reader.ReaderError) -> Problem:
@@ -301,6 +312,10 @@ class _Builder:
 
     def _refuse(self, event: yaml.Event, message: str, found: str, allowed: str) -> None:
         self.problems.append(self._unusable(event, message, found, allowed).problem)
+        if len(self.problems) >= MAX_PROBLEMS:
+            raise self._unusable(
+                event, "there is too much that is no usable YAML", "more", f"{MAX_PROBLEMS:,} problems"
+            )
 
     def _unusable(self, event: yaml.Event, message: str, found: str, allowed: str) -> _Unusable:
         mark = event.start_mark

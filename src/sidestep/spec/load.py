@@ -182,11 +182,10 @@ class _Loader:
     def _roots(self, document: Document, mesh: Mesh) -> bytes:
         if mesh.spec.roots is None:
             return b""
-        from sidestep.pki.pem import read_roots  # cryptography takes a while to import: only where there is a file
+        from sidestep.pki.pem import encode, read_roots  # which imports cryptography: only where there is a file
 
         def checked(content: bytes) -> bytes:
-            read_roots(content, self._now, "the file")
-            return content
+            return encode(read_roots(content, self._now, "the file"))  # and nothing else that the file may hold
 
         allowed = "a PEM file with the root certificates of the mesh, in date"
         return self._content(document, ("spec", "roots"), mesh.spec.roots, checked, allowed)

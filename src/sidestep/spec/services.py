@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _COMPARISONS: Final = 50_000
 """Of names with hosts, in all: about a second."""
+_LONGEST_HOST: Final = 253
 
 
 class Services:
@@ -26,7 +27,7 @@ class Services:
         """``refused`` is what stands where hosts should, and was not taken."""
         self._by_host: dict[str, Service] = {}
         self._compared = 0
-        self._refused = {name for host in refused for name in _names(_readable(host))}
+        self._refused = {name for host in refused for name in _names(_readable(host)[:_LONGEST_HOST])}
         for service in services:
             if service.knows("host"):
                 self._by_host.setdefault(service.host, service)  # one listed twice is reported
@@ -46,11 +47,13 @@ class Services:
 
     def like(self, name: str) -> list[str]:
         """Hosts to suggest for a name that means nothing: like it, as long as comparing takes no time to speak of."""
+        if self._compared > _COMPARISONS:
+            return self._hosts[:3]
         likely = dict.fromkeys(host for label in _labels(name) for host in self._labelled.get(label, ()))
         candidates = list(likely) or self._hosts
         close: list[str] = []
-        if self._compared + len(candidates) <= _COMPARISONS:
-            self._compared += len(candidates)
+        self._compared += len(candidates)
+        if self._compared <= _COMPARISONS:
             count = name.count(".") + 1
             short: dict[str, list[str]] = defaultdict(list)
             for host in candidates:

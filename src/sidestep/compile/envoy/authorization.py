@@ -70,7 +70,7 @@ def _permission(methods: Sequence[str] | None, paths: Sequence[str] | None) -> R
     if methods:
         both.append(_any_of([{"header": _method(method)} for method in methods]))
     if paths:
-        both += [_any_of([{"url_path": {"path": _path(path)}} for path in paths]), {"not_rule": _CLIMBS}]
+        both += [_any_of([_path(path) for path in paths]), {"not_rule": _CLIMBS}]
     return {"and_rules": {"rules": both}}
 
 
@@ -84,16 +84,17 @@ def _method(method: str) -> Resource:
 
 def _path(pattern: str) -> Resource:
     if pattern == "*":
-        return {"safe_regex": {"regex": ".+"}}
+        return _url_path({"safe_regex": {"regex": ".+"}})
     if pattern.startswith("*"):
-        # A servlet reads /admin;.json as /admin.
-        return {"safe_regex": {"regex": f"{_NO_PARAMETER}{re.escape(pattern[1:])}"}}
-    if pattern.endswith("*"):
-        return {"prefix": pattern[:-1]}
-    return {"exact": pattern}
+        return {"and_rules": {"rules": [_url_path({"suffix": pattern[1:]}), {"not_rule": _HAS_PARAMETER}]}}
+    return _url_path({"prefix": pattern[:-1]} if pattern.endswith("*") else {"exact": pattern})
 
 
-_NO_PARAMETER: Final = "(?:[^;%]|%(?:[^3]|3[^Bb]))*"
-"""No `;`, nor one that is escaped."""
+def _url_path(matcher: Resource) -> Resource:
+    return {"url_path": {"path": matcher}}
+
+
+# A servlet reads /admin;.json as /admin.
+_HAS_PARAMETER: Final = _url_path({"safe_regex": {"regex": ".*(?:;|%3[Bb]).*"}})
 # A servlet takes the parameter off /public/..;/admin, and then reads /admin. Of Envoy's releases some do, too.
-_CLIMBS: Final[Resource] = {"url_path": {"path": {"safe_regex": {"regex": r".*/\.\.?(?:;|%3[Bb]).*"}}}}
+_CLIMBS: Final = _url_path({"safe_regex": {"regex": r".*/\.\.?(?:;|%3[Bb]).*"}})

@@ -265,7 +265,9 @@ _FROM_OTHER_MACHINES: Final[Resource] = {
     "request_headers_timeout": "10s",
 }
 # Under CGI, WSGI and the like these are the same variables as x-forwarded-for and its kind, where Envoy puts the truth.
-_LIKE_FORWARDED: Final[Resource] = {"safe_regex": {"regex": "x_forwarded.*|x-forwarded_.*|x-forwarded-client_cert"}}
+_LIKE_FORWARDED: Final[Resource] = {
+    "safe_regex": {"regex": "x[^-a-z0-9]forwarded.*|x-forwarded[^-a-z0-9].*|x-forwarded-client[^-a-z0-9]cert"}
+}
 _WITHOUT_LOOKALIKES: Final = extension(
     "envoy.filters.http.header_mutation",
     "filters.http.header_mutation.v3.HeaderMutation",

@@ -1,0 +1,62 @@
+"""Root at work where another user may be at work, too: as that user, so that no trick of theirs gains them anything."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sidestep.errors import OutputError
+
+
+def foreign_owners(path: Path) -> dict[int, os.stat_result]:
+    """Users, but for root and ourselves, who own something on the way to ``path``: directories, links, itself."""
+    if sys.platform == "win32":
+        return {}
+    way = path.absolute()
+    found: dict[int, os.stat_result] = {}
+    for status in (*_statuses(way), *_statuses(Path(os.path.realpath(way)))):
+        if status.st_uid not in {0, os.geteuid()}:
+            found[status.st_uid] = status
+    return found
+
+
+def _statuses(way: Path) -> Iterator[os.stat_result]:
+    """Of each place on a way, as far as there is one."""
+    with suppress(OSError):
+        for place in (*reversed(way.parents), way):
+            yield place.lstat()
+
+
+@contextmanager
+def as_owner(path: Path) -> Iterator[None]:
+    """Within, root is who owns the way to ``path``, and so can do there what that user could do, and nothing else.
+
+    For others than root, and where all of the way is root's, nothing changes. Raises `OutputError` where several users
+    own parts of it, or root cannot become that user.
+    """
+    if sys.platform == "win32" or os.geteuid() != 0 or not (owners := foreign_owners(path)):
+        yield
+        return
+    if len(owners) > 1:
+        users = " and ".join(map(str, sorted(owners)))
+        raise OutputError(f"{path}: the way there belongs to several users ({users})", hint="Run it as one of them.")
+    [owner] = owners.values()
+    before = os.getgroups(), os.getegid()
+    try:
+        _become([owner.st_gid], owner.st_gid, owner.st_uid)
+    except PermissionError as error:
+        raise OutputError(f"{path} belongs to user {owner.st_uid}, whom root cannot become here") from error
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        _become(*before, 0)
+
+
+def _become(groups: list[int], group: int, user: int) -> None:
+    os.setgroups(groups)
+    os.setegid(group)
+    os.seteuid(user)
