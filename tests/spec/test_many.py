@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sidestep.spec.documents import MAX_DOCUMENTS, MAX_PROBLEMS
 from sidestep.spec.positions import places
 from tests import documents
 from tests.commands import Ran, run
@@ -47,6 +49,34 @@ def test_people_are_shown_a_hundred_of_them(ten_thousand: bytes) -> None:
     assert (answer.code, len(lines)) == (3, 100)
     assert more == f"… and {SERVICES + 1 - 100:,} more"
     assert hint == "hint: `sidestep validate -o json` lists every problem."
+
+
+def test_what_is_no_yaml_ends_the_reading_where_there_is_too_much_of_it() -> None:
+    text = "".join(f"a{n}: *nowhere{n}\n" for n in range(50_000))
+    problems = run("validate", "-o", "json", "-", stdin=text.encode()).json["error"]["problems"]
+    assert len(problems) == MAX_PROBLEMS + 1
+    assert problems[-1]["message"] == "there is too much that is no usable YAML"
+
+
+def test_more_documents_than_a_file_may_have() -> None:
+    problems = run("validate", "-o", "json", "-", stdin=b"---\n" * 100 + b"--- 1\n" * 100_000).json["error"]["problems"]
+    [said] = [each for each in problems if each["message"] == "there are too many documents"]
+    assert said["allowed"] == f"{MAX_DOCUMENTS:,} documents"
+
+
+def test_a_host_of_a_hundred_thousand_labels_takes_no_memory_to_speak_of() -> None:
+    host = ".".join("a" * 100_000)
+    documents_ = documents.text(
+        documents.mesh(documents.service(host)), documents.workload(documents.egress("nowhere"))
+    )
+    tracemalloc.start()
+    problems = run("validate", "-o", "json", "-", stdin=documents.text(long, calling).encode()).json["error"][
+        "problems"
+    ]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "spec.services[0].host" in [each["field"] for each in problems]
+    assert peak < 50_000_000
 
 
 def test_a_hundred_are_not_more(tmp_path: Path) -> None:
