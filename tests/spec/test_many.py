@@ -66,13 +66,10 @@ def test_more_documents_than_a_file_may_have() -> None:
 
 def test_a_host_of_a_hundred_thousand_labels_takes_no_memory_to_speak_of() -> None:
     host = ".".join("a" * 100_000)
-    documents_ = documents.text(
-        documents.mesh(documents.service(host)), documents.workload(documents.egress("nowhere"))
-    )
+    long, calling = documents.mesh(documents.service(host)), documents.workload(documents.egress("nowhere"))
+    text = documents.text(long, calling).encode()
     tracemalloc.start()
-    problems = run("validate", "-o", "json", "-", stdin=documents.text(long, calling).encode()).json["error"][
-        "problems"
-    ]
+    problems = run("validate", "-o", "json", "-", stdin=text).json["error"]["problems"]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert "spec.services[0].host" in [each["field"] for each in problems]
