@@ -95,3 +95,12 @@ def test_a_journal_of_theirs_moves_nothing_of_roots(theirs: Path, place: Path) -
         os.chown(path, USER, GROUP)
     quickly(theirs, "more.yaml")
     assert (place / "passwd").read_text() == "root's"
+
+
+def test_whom_a_user_namespace_has_no_number_for_is_nobody_to_become(
+    theirs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the host's root is such a one, and owns the way to everything."""
+    monkeypatch.setattr("sidestep.files.ownership._without_number", lambda: USER)
+    quickly(theirs / "bundle")
+    assert owners(theirs / "bundle") == {(0, 0)}

@@ -17,10 +17,21 @@ def foreign_owners(path: Path) -> dict[int, os.stat_result]:
         return {}
     way = path.absolute()
     found: dict[int, os.stat_result] = {}
+    nobody_else = {0, os.geteuid(), _without_number()}
     for status in (*_statuses(way), *_statuses(Path(os.path.realpath(way)))):
-        if status.st_uid not in {0, os.geteuid()}:
+        if status.st_uid not in nobody_else:
             found[status.st_uid] = status
     return found
+
+
+def _without_number() -> int | None:
+    """Whom a user namespace shows in place of all that it has no number for: the host's root among them."""
+    try:
+        if Path("/proc/self/uid_map").read_text(encoding="ascii").split() == ["0", "0", str(2**32 - 1)]:
+            return None
+        return int(Path("/proc/sys/kernel/overflowuid").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
 
 
 def _statuses(way: Path) -> Iterator[os.stat_result]:
@@ -47,7 +58,7 @@ def as_owner(path: Path) -> Iterator[None]:
     before = os.getgroups(), os.getegid()
     try:
         _become([owner.st_gid], owner.st_gid, owner.st_uid)
-    except PermissionError as error:
+    except OSError as error:
         raise OutputError(f"{path} belongs to user {owner.st_uid}, whom root cannot become here") from error
     try:
         yield
