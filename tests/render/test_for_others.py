@@ -97,6 +97,19 @@ def test_a_journal_of_theirs_moves_nothing_of_roots(theirs: Path, place: Path) -
     assert (place / "passwd").read_text() == "root's"
 
 
+def test_root_that_cannot_become_them_says_so(theirs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container without the right to."""
+
+    def refusing(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.setgroups", refusing)
+        ran = run("render", "spec.yaml", "-o", theirs / "bundle", "--unsafe-skip-validation")
+    refused(ran, f"belongs to user {USER}, whom root cannot become here")
+    assert (os.geteuid(), os.getegid()) == (0, 0)
+
+
 def test_whom_a_user_namespace_has_no_number_for_is_nobody_to_become(
     theirs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,8 @@ def as_owner(path: Path) -> Iterator[None]:
     try:
         _become([owner.st_gid], owner.st_gid, owner.st_uid)
     except OSError as error:
+        with suppress(OSError):
+            _become(*before, 0)
         raise OutputError(f"{path} belongs to user {owner.st_uid}, whom root cannot become here") from error
     try:
         yield
