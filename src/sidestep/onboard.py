@@ -249,7 +249,7 @@ class _Present:
     def stale(self, made: Container[str]) -> list[str]:
         """Files that are as an earlier render wrote them, and that a bundle with those in ``made`` does not have."""
         digests = (self.manifest or {}).get("sha256")
-        names = [name for name in digests if envoy.may_go(name)] if isinstance(digests, dict) else []
+        names = [name for name in digests if envoy.is_optional(name)] if isinstance(digests, dict) else []
         gone = [name for name in names if name not in made and self.written(name)]
         return [name for name in gone if self._digest(self.directory / name) == self.written(name)]
 

@@ -7,8 +7,8 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from sidestep.cli.commands import sidestep
-from sidestep.cli.output import told
-from sidestep.cli.signals import unwinding
+from sidestep.cli.output import checked
+from sidestep.cli.signals import terminable
 from sidestep.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits: the one place where errors are printed and exit codes chosen."""
     if isinstance(sys.stderr, TextIOWrapper):
         sys.stderr.reconfigure(errors="backslashreplace")  # as standard output
-    with told(), unwinding():
+    with checked(), terminable():
         code = _run([*(sys.argv[1:] if arguments is None else arguments)])
     sys.exit(code)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def checked() -> Iterator[None]:
     """Within, standard output raises `OutputRefused`. A reader who has left is no error but click's matter."""
     stream = sys.stdout
     if not isinstance(stream, TextIOWrapper):  # closed before the start, or somebody else's

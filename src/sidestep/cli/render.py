@@ -67,7 +67,8 @@ def render(
         stack.enter_context(limits.raised())  # each directory is held open
         prepared = []
         for bundle, name in zip(bundles, names, strict=True):
-            terminal.progress(f"… {bundle.workload['name']}: written, and read by an Envoy")
+            how = "written, and read by an Envoy" if validate else "written"
+            terminal.progress(f"… {bundle.workload['name']}: {how}")
             ready = bundle.prepared(output / name, validate=validate, force=force)
             prepared.append(stack.enter_context(ready))
         results = [stack.enter_context(each.installed()) for each in prepared]

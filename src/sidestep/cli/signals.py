@@ -13,7 +13,7 @@ TERMINATED = 143
 
 
 @contextmanager
-def unwinding() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """Within, SIGTERM raises `SystemExit`; a command that waits for it itself says so to its event loop."""
     try:
         before = signal.signal(signal.SIGTERM, _terminated)

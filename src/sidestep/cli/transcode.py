@@ -220,6 +220,7 @@ def _chosen(files: Sequence[str], workload: str | None, host: str, port: int | N
     machines = [bundle.plan.machine for bundle in onboard.bundles(onboard.load(files, transcoding=False), workload)]
     ports = [(machine, each) for machine in machines for each in machine.egress if each.protocol.is_http2]
     found = [(machine, each) for machine, each in ports if _is(each, host) and port in {None, each.number}]
+    # Subsets of a port are the same service: it describes itself through any of them.
     found = [*{(machine.identity, each.service.host, each.number): (machine, each) for machine, each in found}.values()]
     if len(found) != 1:
         listing = ", ".join(f"{each.service.host}:{each.number}" for _, each in found or ports) or "none"

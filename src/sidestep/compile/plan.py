@@ -69,9 +69,9 @@ def compile_machine(machine: Machine) -> Plan:
 
 
 def _listeners(machine: Machine, metadata: PeerMetadata) -> Iterator[Resource]:
-    door = forwarder.door(machine)
-    yield from listeners.egress(machine, metadata, door)
-    yield from proxy.listeners(machine, door)
+    chains = forwarder.filter_chains(machine)
+    yield from listeners.egress(machine, metadata, chains)
+    yield from proxy.listeners(machine, chains)
     yield from forwarder.health(machine)
     yield from inbound.ingress(machine, metadata)
 

@@ -45,8 +45,8 @@ def _statuses(way: Path) -> Iterator[os.stat_result]:
 def as_owner(path: Path) -> Iterator[None]:
     """Within, root is who owns the way to ``path``, and so can do there what that user could do, and nothing else.
 
-    For others than root, and where all of the way is root's, nothing changes. Raises `OutputError` where several users
-    own parts of it, or root cannot become that user.
+    It holds for every thread of the process. For others than root, and where all of the way is root's, nothing changes.
+    Raises `OutputError` where several users own parts of it, or root cannot become that user.
     """
     if sys.platform == "win32" or os.geteuid() != 0 or not (owners := foreign_owners(path)):
         yield

@@ -161,9 +161,9 @@ class _Journal:
             for name in (f"{STAGING}/{_JOURNAL}", *files, *directories):
                 _check_within(staging.parent, name)
                 _check_within(staging, f"{_KEPT}/{name}")
-        except (FileNotFoundError, NotADirectoryError, NotAFile):
+        except (FileNotFoundError, NotADirectoryError, NotAFile, OutputError):
             return cls()
-        except (ValueError, TypeError, KeyError, RecursionError, OutputError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             return cls()  # half a journal: nothing was done yet
         return cls(
             {name: digest for name, digest in files.items() if digest is None or isinstance(digest, str)}, directories

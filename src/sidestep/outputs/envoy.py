@@ -71,7 +71,7 @@ def render(plan: Plan) -> FileTree:
     return FileTree(files, directories, Manifest(MANIFEST, partial(_manifest, plan.machine)))
 
 
-def may_go(name: str) -> bool:
+def is_optional(name: str) -> bool:
     """Whether a file is one that not every bundle has, and that nobody needs where a bundle has none."""
     return name in {ROUTES, CREDENTIALS} or bool(_DESCRIPTOR_FILE.fullmatch(name))
 

@@ -32,15 +32,15 @@ Filter: TypeAlias = Callable[[Downstream], "Resource"]
 """Makes the network filter of a listener, for who is at the other end."""
 
 
-class Door:
-    """Who may connect to listeners for calls to the mesh. Here: whoever can reach them."""
+class FilterChains:
+    """The filter chains of listeners for calls to the mesh: who may connect. Here: whoever can reach them."""
 
     within_tunnels: Downstream = LOCAL
     """Who speaks through a tunnel that somebody else has opened."""
 
-    def opens(self, listen: LocalAddress, make: Filter, *, http: bool, asks: bool = False) -> Resource:  # noqa: ARG002
+    def around(self, listen: LocalAddress, make: Filter, *, http: bool, is_proxy: bool = False) -> Resource:  # noqa: ARG002
         """The fields of a listener that say who may connect; ``make`` makes its network filter.
 
-        ``http`` says whether that reads requests, ``asks`` whether it is the proxy's, which may ask for passwords.
+        ``http`` says whether that reads requests, ``is_proxy`` whether it is the proxy's, which may ask for passwords.
         """
         return {"filter_chains": [{"filters": [make(LOCAL)]}]}

@@ -1,4 +1,4 @@
-"""A forwarder's listeners: those of a sidecar, behind a door that opens for the clients of the spec alone.
+"""A forwarder's listeners: those of a sidecar, with filter chains for the clients of the spec alone.
 
 Who may connect is settled by the match of the filter chain or in the handshake, before a byte of an answer: a network
 RBAC filter would act at the client's first byte, when the greeting of a server that speaks first is out (facts h, f).
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from sidestep.compile.envoy import secrets, tunnel
 from sidestep.compile.envoy.access_log import REFUSED_LOG
 from sidestep.compile.envoy.authorization import subject_alt_names
-from sidestep.compile.envoy.downstream import Door, Downstream
+from sidestep.compile.envoy.downstream import Downstream, FilterChains
 from sidestep.compile.envoy.resources import LISTENER, TYPE, extension, typed
 from sidestep.spec.clients import Limits
 from sidestep.spec.sockets import UnixSocket
@@ -38,10 +38,10 @@ _USER: Final = "x-sidestep-user"
 _NAMESPACE: Final = "sidestep"
 
 
-def door(machine: Machine) -> Door:
+def filter_chains(machine: Machine) -> FilterChains:
     """Who may use a workload's listeners: whoever can reach them, or a forwarder's clients."""
     clients = machine.workload.spec.clients
-    return Door() if clients is None else _Guarded(machine, clients)
+    return FilterChains() if clients is None else _ForClients(machine, clients)
 
 
 def most_connections(machine: Machine) -> int | None:
@@ -53,8 +53,8 @@ def _limits(machine: Machine) -> Limits:
     return machine.workload.spec.limits or Limits()
 
 
-class _Guarded(Door):
-    """Opens for the clients of the spec alone."""
+class _ForClients(FilterChains):
+    """For the clients of the spec alone."""
 
     def __init__(self, machine: Machine, clients: Clients) -> None:
         self._machine, self._clients = machine, clients
@@ -65,10 +65,10 @@ class _Guarded(Door):
         known = {name: f"%FILTER_STATE({_NAMESPACE}.{name}:PLAIN)%" for name in self._client.logged}
         self.within_tunnels = _downstream(known, machine)
 
-    def opens(self, listen: LocalAddress, make: Filter, *, http: bool, asks: bool = False) -> Resource:
+    def around(self, listen: LocalAddress, make: Filter, *, http: bool, is_proxy: bool = False) -> Resource:
         """A socket in the file system is left as it is: its mode says who may connect."""
         if isinstance(listen, UnixSocket):
-            return super().opens(listen, make, http=http, asks=asks)
+            return super().around(listen, make, http=http, is_proxy=is_proxy)
         clients = self._clients
         inspects = [
             *([_PROXY_PROTOCOL] if clients.proxy_protocol else []),
@@ -78,10 +78,10 @@ class _Guarded(Door):
             # Until its first bytes are here, nothing tells whether a client may connect.
             **({"listener_filters": inspects, "listener_filters_timeout": "5s"} if inspects else {}),
             "access_log": self._refused,
-            "filter_chains": [*self._in_plain_text(make, http=http, asks=asks), *self._by_tls(make, http=http)],
+            "filter_chains": [*self._in_plain_text(make, http=http, is_proxy=is_proxy), *self._by_tls(make, http=http)],
         }
 
-    def _in_plain_text(self, make: Filter, *, http: bool, asks: bool) -> list[Resource]:
+    def _in_plain_text(self, make: Filter, *, http: bool, is_proxy: bool) -> list[Resource]:
         clients, credentials = self._clients, self._machine.credentials
         if not clients.in_plain_text:
             return []
@@ -91,7 +91,7 @@ class _Guarded(Door):
         if clients.cidrs:
             match["source_prefix_ranges"] = [_range(network) for network in clients.cidrs]
         name, downstream = "plain", self._client
-        if asks and credentials:
+        if is_proxy and credentials:
             # Envoy reads the file of passwords when it makes the chain, and makes it anew when its name is another one.
             name, downstream = f"plain|{sha256(credentials).hexdigest()[:16]}", _asked_for_passwords(self._client)
         return [{"name": name, **({"filter_chain_match": match} if match else {}), "filters": [make(downstream)]}]

@@ -14,7 +14,7 @@ from sidestep.spec.sockets import UnixSocket
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sidestep.compile.envoy.downstream import Door, Downstream
+    from sidestep.compile.envoy.downstream import Downstream, FilterChains
     from sidestep.compile.envoy.peer_metadata import PeerMetadata
     from sidestep.compile.envoy.resources import Resource
     from sidestep.spec import EgressPort, LocalAddress, Machine
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TCP_STAT_PREFIX: Final = "egress_tcp"
 
 
-def egress(machine: Machine, metadata: PeerMetadata, door: Door) -> Iterator[Resource]:
+def egress(machine: Machine, metadata: PeerMetadata, chains: FilterChains) -> Iterator[Resource]:
     """One listener for each egress port that has an address of its own, by address."""
     others = Others.of(machine)
     ports = [(port.listen, port) for port in machine.egress if port.listen]
@@ -30,11 +30,11 @@ def egress(machine: Machine, metadata: PeerMetadata, door: Door) -> Iterator[Res
     for listen, port in ports:
         http = port.protocol.is_http
         make = partial(_http, port, metadata, others) if http else partial(tcp_proxy, port)
-        yield listener(f"egress|{listen}", listen, door.opens(listen, make, http=http))
+        yield listener(f"egress|{listen}", listen, chains.around(listen, make, http=http))
 
 
-def listener(name: str, listen: LocalAddress, opens: Resource) -> Resource:
-    """A listener for calls to the mesh; ``opens`` are the fields that `Door.opens` makes."""
+def listener(name: str, listen: LocalAddress, chains: Resource) -> Resource:
+    """A listener for calls to the mesh; ``chains`` are the fields that `FilterChains.around` makes."""
     return {
         TYPE: LISTENER,
         "name": name,
@@ -43,7 +43,7 @@ def listener(name: str, listen: LocalAddress, opens: Resource) -> Resource:
         "address": _address(listen),
         # With it, a second process could listen on the same port and take a part of the calls, unnoticed (facts c).
         "enable_reuse_port": False,
-        **opens,
+        **chains,
     }
 
 

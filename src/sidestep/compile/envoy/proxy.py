@@ -19,7 +19,7 @@ from sidestep.compile.envoy.resources import ROUTES, TYPE, cluster_name, from_fi
 from sidestep.compile.names import names
 
 if TYPE_CHECKING:
-    from sidestep.compile.envoy.downstream import Door, Downstream
+    from sidestep.compile.envoy.downstream import Downstream, FilterChains
     from sidestep.compile.envoy.peer_metadata import PeerMetadata
     from sidestep.compile.envoy.resources import Json, Resource
     from sidestep.spec import EgressPort, Machine
@@ -33,14 +33,14 @@ _TUNNELS: Final[Resource] = {"connect_matcher": {}}
 _REQUESTS: Final[Resource] = {"prefix": "/"}
 
 
-def listeners(machine: Machine, door: Door) -> list[Resource]:
+def listeners(machine: Machine, chains: FilterChains) -> list[Resource]:
     """The proxy's listener and the one for what comes through its tunnels, where the workload has a proxy."""
     proxy = machine.workload.spec.proxy
     if proxy is None:
         return []
-    opens = door.opens(proxy.address, _asked, http=True, asks=True)
-    within = _routing(door.within_tunnels, upgrades=http.WEBSOCKET, filters=[tunnel.NO_TUNNEL_WITHIN])
-    return [listener(f"{NAME}|{proxy.listen}", proxy.address, opens), tunnel.listener(within)]
+    chained = chains.around(proxy.address, _asked, http=True, is_proxy=True)
+    within = _routing(chains.within_tunnels, upgrades=http.WEBSOCKET, filters=[tunnel.NO_TUNNEL_WITHIN])
+    return [listener(f"{NAME}|{proxy.listen}", proxy.address, chained), tunnel.listener(within)]
 
 
 def _asked(downstream: Downstream) -> Resource:
