@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+
+from tests.users import GROUP, USER
 
 # Shells start what runs in the background with SIGINT ignored, nohup with SIGHUP, and every process of the tests would
 # inherit that.
@@ -17,3 +23,14 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--update-golden`` writes anew what the golden cases expect; read the difference before keeping it."""
     parser.addoption("--update-golden", action="store_true", help="write what the golden cases expect anew")
+
+
+@pytest.fixture
+def theirs() -> Iterator[Path]:
+    """A directory of another user, which root and that user can get to; for tests that are marked ``as_root``."""
+    with TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        place = Path(directory) / "theirs"
+        place.mkdir(mode=0o700)
+        os.chown(place, USER, GROUP)
+        yield place

@@ -11,7 +11,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +28,7 @@ from sidestep.pki.pem import read_certificates
 from sidestep.pki.requests import new_request
 from sidestep.pki.spiffe import SpiffeId
 from tests import commands
+from tests.users import GROUP, USER, as_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -274,31 +274,20 @@ def test_issue_again_renews(made: Path, tmp_path: Path) -> None:
     assert second.not_after - first.not_after > timedelta(days=5)
 
 
-@pytest.fixture
-def theirs() -> Iterator[Path]:
-    """A directory of another user, which both of us can get to."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can work in the name of others")
-    with tempfile.TemporaryDirectory() as directory:
-        Path(directory).chmod(0o755)
-        place = Path(directory) / "theirs"
-        place.mkdir(mode=0o700)
-        os.chown(place, 12345, 23456)
-        yield place
-
-
+@as_root
 def test_root_issues_for_whoever_owns_the_directory(made: Path, theirs: Path) -> None:
     name = "spiffe://vms.example/ns/vms/sa/billing"
     (theirs / "key.pem").write_text("an old one")
     run("issue", made, theirs, "--id", name)
     files = [theirs / "..data", *(theirs / "..data").iterdir()]
-    assert {(path.stat().st_uid, path.stat().st_gid) for path in files} == {(12345, 23456)}
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in files} == {(USER, GROUP)}
     assert {(path.stat().st_mode & 0o777) for path in files[1:]} == {0o600}
     assert os.geteuid() == os.getegid() == 0
     run("issue", made, theirs.parent / "mine", "--id", name)
     assert (theirs.parent / "mine" / "key.pem").stat().st_uid == 0
 
 
+@as_root
 def test_root_reads_nothing_for_the_owner_that_the_owner_cannot(made: Path, theirs: Path) -> None:
     """What is there is adopted: it must not be a copy of what a link of theirs leads to."""
     (theirs / "key.pem").symlink_to(made / "machines" / "ca-key.pem")
@@ -308,17 +297,18 @@ def test_root_reads_nothing_for_the_owner_that_the_owner_cannot(made: Path, thei
     assert [path.name for path in theirs.iterdir()] == ["key.pem"]
 
 
+@as_root
 def test_root_does_not_take_another_users_word_for_a_name(made: Path, theirs: Path) -> None:
     forged = {"kind": "Bundle", "identity": "spiffe://vms.example/ns/istio-system/sa/istiod"}
     (theirs / "manifest.json").write_text(json.dumps(forged))
-    os.chown(theirs / "manifest.json", 12345, 23456)
+    os.chown(theirs / "manifest.json", USER, GROUP)
     ran = commands.run("ca", "issue", made, "--bundle", theirs)
     assert (ran.code, ran.out) == (7, "")
-    assert "may be the word of user 12345, who could be anyone by it" in ran.err
+    assert f"may be the word of user {USER}, who could be anyone by it" in ran.err
     assert not (theirs / "certs").exists()
     run("issue", made, "--bundle", theirs, "--id", "spiffe://vms.example/ns/vms/sa/billing")
     assert str(identity(theirs / "certs").spiffe_id) == "spiffe://vms.example/ns/vms/sa/billing"
-    assert (theirs / "certs" / "key.pem").stat().st_uid == 12345
+    assert (theirs / "certs" / "key.pem").stat().st_uid == USER
 
 
 def test_errors_are_json_for_programs(made: Path, tmp_path: Path) -> None:

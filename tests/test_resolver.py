@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dns.asyncquery
 import dns.edns
@@ -201,21 +201,39 @@ def test_a_query_with_more_than_a_question_is_not_read(ask: Ask, counts: tuple[i
     assert answer[3] & 15 == dns.rcode.FORMERR
 
 
+Answers = Callable[[dns.message.Message], list[dns.message.Message]]
+
+
+class Answering(asyncio.DatagramProtocol):
+    """An upstream over UDP that says to each query what ``answers`` makes of it."""
+
+    def __init__(self, answers: Answers) -> None:
+        self.answers = answers
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        for message in self.answers(dns.message.from_wire(data)):
+            self.transport.sendto(message.to_wire(), addr)
+
+
+async def answering(answers: Answers, port: int = 0) -> asyncio.DatagramTransport:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(lambda: Answering(answers), local_addr=("127.0.0.1", port))
+    return transport
+
+
 def test_the_upstream_is_not_asked_with_the_askers_id() -> None:
     """Who knows it could answer in the upstream's place, and all who ask the same would hear that."""
     seen: list[int] = []
 
-    class Noting(asyncio.DatagramProtocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            self.transport = transport
-
-        def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-            query = dns.message.from_wire(data)
-            seen.append(query.id)
-            self.transport.sendto(dns.message.make_response(query).to_wire(), addr)  # type: ignore[attr-defined]
+    def noting(query: dns.message.Message) -> list[dns.message.Message]:
+        seen.append(query.id)
+        return [dns.message.make_response(query)]
 
     async def run() -> list[int]:
-        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Noting, local_addr=("127.0.0.1", 0))
+        transport = await answering(noting)
         upstream = Upstream("127.0.0.1", transport.get_extra_info("sockname")[1])
         async with Resolver(Zone(NAMES), "127.0.0.1", 0, upstream) as resolver:
             queries = [dns.message.make_query(f"{n}.example.com", "A", id=4242) for n in range(3)]
@@ -229,20 +247,15 @@ def test_the_upstream_is_not_asked_with_the_askers_id() -> None:
 
 @WAYS
 def test_an_upstream_that_cuts_short_and_then_hangs_up_is_a_failure(ask: Ask) -> None:
-    class Truncating(asyncio.DatagramProtocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            self.transport = transport
-
-        def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-            response = dns.message.make_response(dns.message.from_wire(data))
-            response.flags |= dns.flags.TC
-            self.transport.sendto(response.to_wire(), addr)  # type: ignore[attr-defined]
+    def truncating(query: dns.message.Message) -> list[dns.message.Message]:
+        response = dns.message.make_response(query)
+        response.flags |= dns.flags.TC
+        return [response]
 
     async def run() -> dns.message.Message:
         server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_datagram_endpoint(Truncating, local_addr=("127.0.0.1", port))
+        transport = await answering(truncating, port)
         async with Resolver(Zone(NAMES), "127.0.0.1", 0, Upstream("127.0.0.1", port)) as resolver:
             response = await ask(dns.message.make_query("example.com", "A"), resolver.port)
         transport.close()
@@ -291,20 +304,14 @@ def test_an_upstream_that_asks_us_in_turn_is_asked_once() -> None:
 
 
 def test_a_forged_answer_does_not_stand_for_the_true_one() -> None:
-    class Upstreams(asyncio.DatagramProtocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            self.transport = transport
-
-        def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-            response = dns.message.make_response(dns.message.from_wire(data))
-            forged = dns.message.make_response(dns.message.from_wire(data))
-            forged.id ^= 1
-            forged.set_rcode(dns.rcode.NXDOMAIN)
-            for message in (forged, response):
-                self.transport.sendto(message.to_wire(), addr)  # type: ignore[attr-defined]
+    def forged_first(query: dns.message.Message) -> list[dns.message.Message]:
+        forged = dns.message.make_response(query)
+        forged.id ^= 1
+        forged.set_rcode(dns.rcode.NXDOMAIN)
+        return [forged, dns.message.make_response(query)]
 
     async def run() -> dns.message.Message:
-        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Upstreams, local_addr=("127.0.0.1", 0))
+        transport = await answering(forged_first)
         upstream = Upstream("127.0.0.1", transport.get_extra_info("sockname")[1])
         async with Resolver(Zone(NAMES), "127.0.0.1", 0, upstream) as resolver:
             answer = await udp(dns.message.make_query("example.com", "A"), resolver.port)

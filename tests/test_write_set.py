@@ -12,6 +12,7 @@ import pytest
 
 from sidestep.errors import OutputError
 from sidestep.files import write_set
+from tests.users import GROUP, USER, as_root
 
 
 def snapshot(directory: Path) -> dict[str, bytes]:
@@ -93,25 +94,25 @@ def test_a_link_of_our_own_is_followed(tmp_path: Path) -> None:
     assert snapshot(tmp_path / "issued") == {"key.pem": b"k1"}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make links in the name of others")
+@as_root
 def test_a_link_of_another_user_leads_no_further_than_that_user_may_go(tmp_path: Path) -> None:
     (tmp_path / "roots").mkdir()
     with TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
         link = Path(directory, "certs")
         link.symlink_to(tmp_path / "roots")
-        os.chown(link, 12345, 23456, follow_symlinks=False)
+        os.chown(link, USER, GROUP, follow_symlinks=False)
         with pytest.raises(OutputError, match="Permission denied"):
             write_set(link, {"key.pem": b"k1"})
     assert not [*(tmp_path / "roots").iterdir()]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give directories away")
+@as_root
 def test_a_way_of_several_users_is_refused(tmp_path: Path) -> None:
     (tmp_path / "one" / "two").mkdir(parents=True)
-    for number, place in ((12345, tmp_path / "one"), (23456, tmp_path / "one" / "two")):
+    for number, place in ((USER, tmp_path / "one"), (GROUP, tmp_path / "one" / "two")):
         os.chown(place, number, number)
-    with pytest.raises(OutputError, match=r"the way there belongs to several users \(12345 and 23456\)"):
+    with pytest.raises(OutputError, match=rf"the way there belongs to several users \({USER} and {GROUP}\)"):
         write_set(tmp_path / "one" / "two", {"key.pem": b"k1"})
 
 

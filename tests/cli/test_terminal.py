@@ -16,6 +16,8 @@ from tests import commands, documents
 
 CHILD = os.environ | {"PYTHONPATH": str(Path(sidestep.__file__).parents[1])}
 COMMAND = [sys.executable, "-m", "sidestep"]
+FULL = Path("/dev/full")
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="macOS has no device that is always full")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_every_exit_code_is_documented() -> None:
     assert [int(code) for code in re.findall(r"^ +(\d+)  ", said, re.MULTILINE)] == [*EXIT_CODES]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+@needs_full
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize(
     "arguments",
@@ -126,19 +128,19 @@ def test_every_exit_code_is_documented() -> None:
 def test_a_full_disk_under_standard_output_is_no_bug(arguments: list[str], unbuffered: str, tmp_path: Path) -> None:
     documents.write(tmp_path / "spec.yaml", documents.mesh(), documents.workload(documents.egress()))
     environment = {**CHILD, "PYTHONUNBUFFERED": unbuffered}
-    with Path("/dev/full").open("wb") as full:
+    with FULL.open("wb") as full:
         ran = subprocess.run(
             [*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, cwd=tmp_path, env=environment, check=False
         )
     assert (ran.returncode, ran.stderr) == (6, b"error: standard output cannot be written: No space left on device\n")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+@needs_full
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_full_disk_under_standard_error_leaves_the_exit_code(unbuffered: str, tmp_path: Path) -> None:
     environment = {**CHILD, "PYTHONUNBUFFERED": unbuffered}
     for arguments, code in ((["validate", "missing.yaml"], 3), (["validate", "--nonsense"], 2)):
-        with Path("/dev/full").open("wb") as full:
+        with FULL.open("wb") as full:
             ran = subprocess.run(
                 [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=full, cwd=tmp_path, env=environment, check=False
             )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,20 +11,9 @@ from sidestep.files import tree
 from tests.commands import run
 from tests.envoys import fake_envoy
 from tests.render.bundles import content, refused, rendered
+from tests.users import GROUP, USER, as_root
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can work in the name of others")
-USER, GROUP = 12345, 23456
-
-
-@pytest.fixture
-def theirs(place: Path) -> Iterator[Path]:
-    """A directory of another user, which both of us can get to."""
-    with tempfile.TemporaryDirectory() as directory:
-        Path(directory).chmod(0o755)
-        mine = Path(directory) / "theirs"
-        mine.mkdir()
-        os.chown(mine, USER, GROUP)
-        yield mine
+pytestmark = [as_root, pytest.mark.usefixtures("place")]
 
 
 def quickly(target: Path, file: str = "spec.yaml") -> None:

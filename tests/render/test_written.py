@@ -117,11 +117,12 @@ def test_warns_people_and_programs(place: Path) -> None:
     assert render("loose.yaml").err == "".join(f"warning: {each}\n" for each in warnings)
 
 
-def test_several_workloads_are_put_in_place_together_or_not_at_all(place: Path) -> None:
-    def two(port: int) -> None:
-        both = [workload(egress(listen=port + n), name=f"w{n}") for n in range(2)]
-        documents.write(Path("two.yaml"), mesh(), *both)
+def two(port: int) -> None:
+    both = [workload(egress(listen=port + n), name=f"w{n}") for n in range(2)]
+    documents.write(Path("two.yaml"), mesh(), *both)
 
+
+def test_several_workloads_are_put_in_place_together_or_not_at_all(place: Path) -> None:
     two(8000)
     assert render("two.yaml", "bundles").code == 0
     with Path("bundles/w1/lds.json").open("a", encoding="utf-8") as stream:
@@ -135,10 +136,6 @@ def test_several_workloads_are_put_in_place_together_or_not_at_all(place: Path) 
 
 
 def test_what_was_put_in_place_is_taken_back_where_another_cannot_be(place: Path) -> None:
-    def two(port: int) -> None:
-        both = [workload(egress(listen=port + n), name=f"w{n}") for n in range(2)]
-        documents.write(Path("two.yaml"), mesh(), *both)
-
     two(8000)
     assert render("two.yaml", "bundles").code == 0
     Path("bundles/w1/sds").rename("elsewhere")
