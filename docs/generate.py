@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from sidestep.cli.commands import sidestep
 from sidestep.spec import Mesh, Workload
 from sidestep.spec.base import descriptions
-from sidestep.spec.scalars import Checked
+from sidestep.spec.checked import Scalar
 
 DOCS: Final = Path(__file__).resolve().parent
 MARK: Final = "<!-- From here on written by docs/generate.py. -->\n"
@@ -146,14 +146,14 @@ def _allowed(field: FieldInfo) -> str:
     return _sentence(": ".join(found or least))
 
 
-def _rules(field: FieldInfo) -> list[Checked]:
+def _rules(field: FieldInfo) -> list[Scalar]:
     """What a field's value is checked by; for a mapping its keys, then its values."""
-    own = [item for item in field.metadata if isinstance(item, Checked)]
+    own = [item for item in field.metadata if isinstance(item, Scalar)]
     return own or [*_within(field.annotation)]
 
 
-def _within(annotation: object) -> Iterator[Checked]:
-    yield from (item for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Checked))
+def _within(annotation: object) -> Iterator[Scalar]:
+    yield from (item for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Scalar))
     for each in get_args(annotation):
         yield from _within(each)
 

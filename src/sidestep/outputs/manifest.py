@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sidestep.spec.scalars import Checked, DnsName, Name, PortNumber, PortProtocol
+from sidestep.spec.checked import checked
+from sidestep.spec.scalars import DnsName, Name, PortNumber, PortProtocol
 from sidestep.spec.sockets import ListenOn
 
 
@@ -24,7 +25,7 @@ def _loopback(value: object) -> str:
     return str(address)
 
 
-_Loopback = Annotated[str, Checked(_loopback, "a loopback address", {"type": "string"})]
+_Loopback = Annotated[str, checked(_loopback, "a loopback address", {"type": "string"})]
 
 
 class _Part(BaseModel):

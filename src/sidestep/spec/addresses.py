@@ -8,7 +8,7 @@ from ipaddress import IPv4Network
 from typing import Annotated, Final
 
 from sidestep.spec.base import Model
-from sidestep.spec.scalars import Checked
+from sidestep.spec.checked import checked
 
 _LOOPBACK: Final = IPv4Network("127.0.0.0/8")
 _RESERVED: Final = IPv4Network("127.0.0.0/24")
@@ -28,7 +28,7 @@ def _loopback_network(value: object) -> IPv4Network:
 class Addresses(Model):
     """Gives each service of the egress an address of its own, on which its ports have their own numbers."""
 
-    range: Annotated[IPv4Network, Checked(_loopback_network, _ALLOWED, {"type": "string"})] = IPv4Network(
+    range: Annotated[IPv4Network, checked(_loopback_network, _ALLOWED, {"type": "string"})] = IPv4Network(
         "127.77.0.0/16"
     )
     """Network that the addresses are taken from."""

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 from pydantic import Field
 
 from sidestep.spec.base import Finding, Model
+from sidestep.spec.checked import checked, one_of, whole
 from sidestep.spec.documents import shown
 from sidestep.spec.networks import Network, overlapping, parse_network
 from sidestep.spec.principals import Principal
-from sidestep.spec.scalars import Checked, FileName, ListenAddress
+from sidestep.spec.scalars import FileName, ListenAddress
 from sidestep.spec.sockets import UnixSocket
 
 if TYPE_CHECKING:
@@ -23,20 +24,7 @@ if TYPE_CHECKING:
 FORWARDER: Final = "forwarder"
 HEALTH: Final[Path] = ("spec", "health", "listen")
 CREDENTIALS: Final[Path] = ("spec", "clients", "credentials")
-_PROFILES: Final = ("sidecar", FORWARDER)
 _MOST: Final = 1_000_000
-
-
-def _profile(value: object) -> str:
-    if type(value) is str and value in _PROFILES:
-        return value
-    raise ValueError
-
-
-def _count(value: object) -> int:
-    if type(value) is int and 1 <= value <= _MOST:
-        return value
-    raise ValueError
 
 
 def _yes(value: object) -> bool:
@@ -45,16 +33,13 @@ def _yes(value: object) -> bool:
     raise ValueError
 
 
-Profile = Annotated[str, Checked(_profile, ", ".join(_PROFILES), {"type": "string", "enum": [*_PROFILES]})]
-Count = Annotated[
-    int,
-    Checked(_count, f"a whole number, 1 to {_MOST:,}", {"type": "integer", "minimum": 1, "maximum": _MOST}),
-]
+Profile = Annotated[str, one_of(("sidecar", FORWARDER))]
+Count = Annotated[int, whole(1, _MOST, f"a whole number, 1 to {_MOST:,}")]
 _NETWORK: Final = (
     "an IP network such as 10.1.0.0/24 or 2001:db8::/64, or one address (every one: unsafeAnyAddress: true)"
 )
-ClientNetwork = Annotated[str, Checked(parse_network, _NETWORK, {"type": "string"})]
-Yes = Annotated[bool, Checked(_yes, "true, or leave it out", {"type": "boolean"})]
+ClientNetwork = Annotated[str, checked(parse_network, _NETWORK, {"type": "string"})]
+Yes = Annotated[bool, checked(_yes, "true, or leave it out", {"type": "boolean"})]
 
 
 class MutualTLS(Model):

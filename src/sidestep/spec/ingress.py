@@ -8,35 +8,20 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from sidestep.spec.base import Finding, Model
+from sidestep.spec.checked import one_of, whole
 from sidestep.spec.networks import Network, overlapping
 from sidestep.spec.principals import Principal
 from sidestep.spec.requests import GrpcServiceName, Method, PathPattern, PlainPath, RequestPath
-from sidestep.spec.scalars import Checked, Listen, ListenAddress, PortNumber, PortProtocol
+from sidestep.spec.scalars import Listen, ListenAddress, PortNumber, PortProtocol
 
 HEALTH_PATH: Final = "/healthz/ready"
 _BESIDE: Final = 10_000
 """Where the application has the port that the mesh calls, Envoy listens on this much more."""
 
 
-def _whole(most: int, what: str) -> Checked:
-    def parse(value: object) -> int:
-        if type(value) is int and 1 <= value <= most:
-            return value
-        raise ValueError
-
-    allowed = f"a whole number{what}, 1 to {most}"
-    return Checked(parse, allowed, {"type": "integer", "minimum": 1, "maximum": most})
-
-
-def _mode(value: object) -> str:
-    if type(value) is str and value in {"SIMPLE", "DISABLE"}:
-        return value
-    raise ValueError
-
-
-UnsafeTlsMode = Annotated[str, Checked(_mode, "SIMPLE or DISABLE", {"type": "string", "enum": ["SIMPLE", "DISABLE"]})]
-Seconds = Annotated[int, _whole(3600, " of seconds")]
-Count = Annotated[int, _whole(1000, "")]
+UnsafeTlsMode = Annotated[str, one_of(("SIMPLE", "DISABLE"))]
+Seconds = Annotated[int, whole(1, 3600, "a whole number of seconds, 1 to 3600")]
+Count = Annotated[int, whole(1, 1000, "a whole number, 1 to 1000")]
 
 
 class Source(Model):

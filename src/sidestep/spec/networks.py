@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import ip_network
 from typing import Annotated
 
-from sidestep.spec.scalars import Checked
+from sidestep.spec.checked import checked
 
 
 def parse_network(value: object) -> str:
@@ -42,5 +42,5 @@ def overlapping(networks: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 Network = Annotated[
     str,
-    Checked(parse_network, "an IP network such as 10.1.0.0/24 or 2001:db8::/64, or one address", {"type": "string"}),
+    checked(parse_network, "an IP network such as 10.1.0.0/24 or 2001:db8::/64, or one address", {"type": "string"}),
 ]

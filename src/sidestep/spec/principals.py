@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final
 
-from sidestep.spec.scalars import Checked
+from sidestep.spec.checked import checked
 
 SCHEME: Final = "spiffe://"
 ANYBODY: Final = "*"
@@ -43,7 +43,7 @@ def _principal(value: object) -> str:
 
 Principal = Annotated[
     str,
-    Checked(_principal, _FORMS, {"type": "string", "pattern": f"^(?:{_PATTERN})$", "maxLength": _LONGEST}),
+    checked(_principal, _FORMS, {"type": "string", "pattern": f"^(?:{_PATTERN})$", "maxLength": _LONGEST}),
 ]
 
 

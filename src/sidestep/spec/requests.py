@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final
 
-from sidestep.spec.scalars import Checked
+from sidestep.spec.checked import checked, text
 
 _PATH_CHARACTERS: Final = r"[A-Za-z0-9._~!$&'()+,;=:@/-]"
 
@@ -28,7 +28,7 @@ def _path_pattern(value: object) -> str:
 
 PathPattern = Annotated[
     str,
-    Checked(
+    checked(
         _path_pattern,
         "a path such as /api/v1, a prefix /api/*, a suffix *.json, or *",
         {"type": "string"},
@@ -36,20 +36,11 @@ PathPattern = Annotated[
 ]
 
 
-def _text(pattern: str, allowed: str, longest: int) -> Checked:
-    def parse(value: object) -> str:
-        if type(value) is str and len(value) <= longest and re.fullmatch(pattern, value):
-            return value
-        raise ValueError
-
-    return Checked(parse, allowed, {"type": "string", "pattern": f"^(?:{pattern})$", "maxLength": longest})
-
-
 RequestPath = Annotated[
-    str, _text(rf"/(?:{_PATH_CHARACTERS}|[?%])*", "a path such as /healthz, beginning with a slash", 2048)
+    str, text(rf"/(?:{_PATH_CHARACTERS}|[?%])*", "a path such as /healthz, beginning with a slash", 2048)
 ]
 PlainPath = Annotated[
-    str, _text(rf"/{_PATH_CHARACTERS}*", "a path such as /healthz, beginning with a slash, without a query", 2048)
+    str, text(rf"/{_PATH_CHARACTERS}*", "a path such as /healthz, beginning with a slash, without a query", 2048)
 ]
-Method = Annotated[str, _text(r"[A-Z][A-Z-]{0,31}", "an HTTP method in capitals, such as GET", 32)]
-GrpcServiceName = Annotated[str, _text(r"|[A-Za-z_][A-Za-z0-9_.]*", "a gRPC service's full name, or nothing", 512)]
+Method = Annotated[str, text(r"[A-Z][A-Z-]{0,31}", "an HTTP method in capitals, such as GET", 32)]
+GrpcServiceName = Annotated[str, text(r"|[A-Za-z_][A-Za-z0-9_.]*", "a gRPC service's full name, or nothing", 512)]

@@ -3,53 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from ipaddress import IPv6Address, ip_address
 from typing import Annotated, Final, NamedTuple
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
-
-
-def not_allowed(message: str, allowed: str) -> PydanticCustomError:
-    """The error of a value that cannot be taken, with what could be."""
-    return PydanticCustomError("not_allowed", "{message}", {"message": message, "allowed": allowed})
-
-
-@dataclass(frozen=True, eq=False)
-class Checked:
-    """An annotation: the value is what ``parse`` returns, and ``allowed`` is said where it raises `ValueError`."""
-
-    parse: Callable[[object], object]
-    allowed: str
-    schema: Mapping[str, str | int | list[str]]
-
-    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self._validate)
-
-    def __get_pydantic_json_schema__(self, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {**self.schema, "description": self.allowed}
-
-    def _validate(self, value: object) -> object:
-        try:
-            return self.parse(value)
-        except ValueError as error:
-            raise not_allowed(str(error) or "not an allowed value", self.allowed) from None
-
-
-def _text(pattern: str, allowed: str, longest: int) -> Checked:
-    matches = re.compile(pattern).fullmatch
-
-    def parse(value: object) -> str:
-        if type(value) is str and len(value) <= longest and matches(value):
-            return value
-        raise ValueError("no text, unless put in quotes" if isinstance(value, (bool, int, float)) else "")
-
-    return Checked(parse, allowed, {"type": "string", "pattern": f"^(?:{pattern})$", "maxLength": longest})
+from sidestep.spec.checked import checked, member_of, text, text_or, whole
 
 
 class Protocol(StrEnum):
@@ -74,6 +33,7 @@ class Protocol(StrEnum):
 
 
 UNSPECIFIED: Final = ("0.0.0.0", "::")
+MAX_PORT: Final = 65535
 MAX_SNI: Final = 255
 """Bytes; Envoy refuses a longer server name (facts/envoy.md k)."""
 
@@ -99,27 +59,6 @@ class Listen(NamedTuple):
         return self.address in UNSPECIFIED
 
 
-_PROTOCOLS: Final = {each.value: each for each in Protocol}
-
-
-def _protocol(value: object) -> Protocol:
-    if type(value) is str and (protocol := _PROTOCOLS.get(value)):
-        return protocol
-    raise ValueError
-
-
-def _port(value: object) -> int:
-    if type(value) is int and 1 <= value <= 65535:
-        return value
-    raise ValueError
-
-
-def _priority(value: object) -> int:
-    if type(value) is int and 0 <= value <= 127:
-        return value
-    raise ValueError
-
-
 def parse_listen(value: object) -> Listen:
     """``ADDRESS:PORT``, an IPv6 address in brackets. Raises `ValueError`."""
     address, colon, port = value.rpartition(":") if type(value) is str else ("", "", "")
@@ -127,16 +66,16 @@ def parse_listen(value: object) -> Listen:
         address = address[1:-1]
     elif ":" in address:
         raise ValueError
-    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or "%" in address:
+    if not colon or not _NUMBER.fullmatch(port) or not 1 <= int(port) <= MAX_PORT or "%" in address:
         raise ValueError
-    return Listen(_ip(address), _port(int(port)))
+    return Listen(_ip(address), int(port))
 
 
 def _address(value: object) -> str:
     if type(value) is not str or "%" in value:
         raise ValueError
     if not _IP_LIKE.fullmatch(value):
-        return str(_DNS.parse(value))
+        return _matching(_NAMES, value)
     address = _ip(value)
     if address in UNSPECIFIED:
         raise ValueError("it stands for every address of a machine, and leads to none")
@@ -158,87 +97,87 @@ def _server(value: object) -> str:
     if type(value) is not str:
         raise ValueError
     if value.startswith("spiffe://"):
-        return str(_SPIFFE_ID.parse(value))
+        return _matching(_SPIFFE_ID, value)
     namespace, slash, account = value.rpartition("/")
-    return f"{_NAMESPACE.parse(namespace)}/{_ACCOUNT.parse(account)}" if slash else str(_ACCOUNT.parse(account))
+    if slash:
+        _matching(_NAME, namespace)
+    _matching(_NAMES, account)
+    return value
 
 
-_LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
-_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_IPV4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
-_IP_LIKE = re.compile(r"[0-9.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*")
-_DNS = _text(
-    rf"{_LABEL}(?:\.{_LABEL})*",
-    "a DNS name: lower-case letters, digits, '-' and '.', labels of at most 63 characters, 253 in all",
-    253,
-)
-_NAMESPACE = _text(_LABEL, "a Kubernetes name: lower-case letters, digits and '-', at most 63 characters", 63)
-_ACCOUNT = _text(
-    rf"{_LABEL}(?:\.{_LABEL})*",
-    "a Kubernetes name: lower-case letters, digits, '-' and '.', at most 253 characters",
-    253,
-)
-_TRUST_DOMAIN_PATTERN = r"(?![^/]{256})[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
-_SPIFFE_ID = _text(
-    rf"spiffe://{_TRUST_DOMAIN_PATTERN}/ns/{_LABEL}/sa/{_LABEL}(?:\.{_LABEL})*",
-    "spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT",
-    700,
-)
+def _matching(pattern: re.Pattern[str], value: str) -> str:
+    if pattern.fullmatch(value):
+        return value
+    raise ValueError
 
-DnsName = Annotated[str, _DNS]
-Name = Annotated[str, _NAMESPACE]
-ServiceAccount = Annotated[str, _ACCOUNT]
-TrustDomain = Annotated[
+
+_LABEL: Final = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
+_LABELS: Final = rf"{_LABEL}(?:\.{_LABEL})*"
+_TRUST_DOMAIN: Final = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
+_NAME: Final = re.compile(_LABEL)
+_NAMES: Final = re.compile(rf"(?!.{{254}}){_LABELS}")
+_SPIFFE_ID: Final = re.compile(rf"spiffe://(?![^/]{{256}}){_TRUST_DOMAIN}/ns/{_LABEL}/sa/(?!.{{254}}){_LABELS}")
+_NUMBER: Final = re.compile(r"[0-9]{1,5}")
+_OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4: Final = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
+_IP_LIKE: Final = re.compile(r"[0-9.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*")
+
+DnsName = Annotated[
     str,
-    _text(
-        _TRUST_DOMAIN_PATTERN, "a SPIFFE trust domain: lower-case letters, digits, '.', '-' and '_' (no spiffe://)", 255
+    text(
+        _LABELS, "a DNS name: lower-case letters, digits, '-' and '.', labels of at most 63 characters, 253 in all", 253
     ),
 ]
-LabelKey = Annotated[str, _text(r"[A-Za-z0-9](?:[-A-Za-z0-9_./]*[A-Za-z0-9])?", "a Kubernetes label key", 317)]
+Name = Annotated[str, text(_LABEL, "a Kubernetes name: lower-case letters, digits and '-', at most 63 characters", 63)]
+ServiceAccount = Annotated[
+    str, text(_LABELS, "a Kubernetes name: lower-case letters, digits, '-' and '.', at most 253 characters", 253)
+]
+TrustDomain = Annotated[
+    str,
+    text(_TRUST_DOMAIN, "a SPIFFE trust domain: lower-case letters, digits, '.', '-' and '_' (no spiffe://)", 255),
+]
+LabelKey = Annotated[str, text(r"[A-Za-z0-9](?:[-A-Za-z0-9_./]*[A-Za-z0-9])?", "a Kubernetes label key", 317)]
 LabelValue = Annotated[
     str,
-    _text(
+    text(
         r"|[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?",
         "a Kubernetes label value: letters, digits, '-', '_' and '.', at most 63 characters",
         63,
     ),
 ]
-FileName = Annotated[str, _text(r"[^\x00-\x1f\x7f]+", "the path of a file, relative to this document", 4096)]
+FileName = Annotated[str, text(r"[^\x00-\x1f\x7f]+", "the path of a file, relative to this document", 4096)]
 ProtobufName = Annotated[
     str,
-    _text(
+    text(
         r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*",
         "the full name of a protobuf service, such as pay.v1.Ledger",
         512,
     ),
 ]
-PortNumber = Annotated[
-    int, Checked(_port, "a whole number from 1 to 65535", {"type": "integer", "minimum": 1, "maximum": 65535})
-]
-PortProtocol = Annotated[
-    Protocol, Checked(_protocol, ", ".join(Protocol), {"type": "string", "enum": list(Protocol.__members__)})
-]
+PortNumber = Annotated[int, whole(1, MAX_PORT, f"a whole number from 1 to {MAX_PORT}")]
+PortProtocol = Annotated[Protocol, member_of(Protocol)]
 ListenAddress = Annotated[
     Listen,
-    Checked(parse_listen, "an IP address and a port, such as 127.0.0.1:9080 or [::1]:9080", {"type": "string"}),
+    checked(parse_listen, "an IP address and a port, such as 127.0.0.1:9080 or [::1]:9080", {"type": "string"}),
 ]
-Address = Annotated[str, Checked(_address, "an IP address or a DNS name (no port, no scheme)", {"type": "string"})]
+Address = Annotated[str, checked(_address, "an IP address or a DNS name (no port, no scheme)", {"type": "string"})]
 Locality = Annotated[
     str,
-    _text(
+    text(
         r"[A-Za-z0-9][-A-Za-z0-9_.]{0,62}(?:/[A-Za-z0-9][-A-Za-z0-9_.]{0,62}){0,2}",
         "REGION, REGION/ZONE or REGION/ZONE/SUB-ZONE, as the nodes of a cluster are labelled",
         190,
     ),
 ]
-Priority = Annotated[
-    int, Checked(_priority, "a whole number from 0 to 127", {"type": "integer", "minimum": 0, "maximum": 127})
-]
+Priority = Annotated[int, whole(0, 127, "a whole number from 0 to 127")]
 ServerIdentity = Annotated[
     str,
-    Checked(
-        _server,
-        "SERVICE-ACCOUNT (in the service's own namespace), NAMESPACE/SERVICE-ACCOUNT, or a whole SPIFFE ID",
-        {"type": "string"},
+    text_or(
+        _LABEL,
+        checked(
+            _server,
+            "SERVICE-ACCOUNT (in the service's own namespace), NAMESPACE/SERVICE-ACCOUNT, or a whole SPIFFE ID",
+            {"type": "string"},
+        ),
     ),
 ]

@@ -6,7 +6,8 @@ import re
 from posixpath import normpath
 from typing import Annotated, Final, Literal, NamedTuple, TypeAlias
 
-from sidestep.spec.scalars import Checked, Listen, parse_listen
+from sidestep.spec.checked import checked
+from sidestep.spec.scalars import Listen, parse_listen
 
 NONE: Final = "none"
 OWNER_ONLY: Final = 0o600
@@ -75,11 +76,11 @@ def _mode(value: object) -> int:
 
 _WHERE: Final = "an IP address and a port (127.0.0.1:9080, [::1]:9080), unix:/PATH, unix:./NAME.sock"
 
-ListenOn = Annotated[LocalAddress, Checked(parse_local, _WHERE, {"type": "string"})]
-ListenOnOrNone = Annotated[LocalAddress | Literal["none"], Checked(_egress, f"{_WHERE}, or none", {"type": "string"})]
+ListenOn = Annotated[LocalAddress, checked(parse_local, _WHERE, {"type": "string"})]
+ListenOnOrNone = Annotated[LocalAddress | Literal["none"], checked(_egress, f"{_WHERE}, or none", {"type": "string"})]
 SocketMode = Annotated[
     int,
-    Checked(
+    checked(
         _mode,
         'a mode in quotes, such as "0660", in which the owner may read and write',
         {"type": "string", "pattern": "^0?[67][0-7]{2}$"},

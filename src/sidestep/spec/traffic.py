@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 from pydantic import Field
 
 from sidestep.spec.base import Finding, Model
-from sidestep.spec.scalars import Checked
+from sidestep.spec.checked import Scalar, checked, one_of, whole
 
 if TYPE_CHECKING:
     from sidestep.spec.model import Egress
@@ -82,14 +82,8 @@ def _whole_seconds(value: object) -> Duration:
     return duration
 
 
-def _whole(lowest: int, highest: int) -> Checked:
-    def parse(value: object) -> int:
-        if type(value) is int and lowest <= value <= highest:
-            return value
-        raise ValueError
-
-    schema: dict[str, str | int | list[str]] = {"type": "integer", "minimum": lowest, "maximum": highest}
-    return Checked(parse, f"a whole number from {lowest:,} to {highest:,}", schema)
+def _from(lowest: int, highest: int) -> Scalar:
+    return whole(lowest, highest, f"a whole number from {lowest:,} to {highest:,}")
 
 
 def _retry_on(value: object) -> RetryOn:
@@ -105,26 +99,19 @@ def _retry_on(value: object) -> RetryOn:
     return RetryOn(tuple(dict.fromkeys(conditions)), tuple(dict.fromkeys(codes)))
 
 
-def _upgrade(value: object) -> str:
-    if type(value) is str and value in _UPGRADES:
-        return value
-    raise ValueError
-
-
 _STATUSES: Final = frozenset(str(status.value) for status in HTTPStatus if status.value >= 200)
-_UPGRADES: Final = ("DEFAULT", "DO_NOT_UPGRADE", "UPGRADE")
 _TEXT: Final = {"type": "string"}
-Timespan = Annotated[Duration, Checked(_at_least_1ms, "a duration of at least 1ms, such as 500ms, 5s or 1h30m", _TEXT)]
-TimespanOrNone = Annotated[Duration, Checked(_duration, "a duration such as 5s or 1h, or 0s for none at all", _TEXT)]
-Seconds = Annotated[Duration, Checked(_whole_seconds, "a duration in whole seconds, such as 60s", _TEXT)]
-Count = Annotated[int, _whole(1, 2**31 - 1)]
-CountOrNone = Annotated[int, _whole(0, 2**31 - 1)]
-Attempts = Annotated[int, _whole(0, 100)]
-Percent = Annotated[int, _whole(0, 100)]
+Timespan = Annotated[Duration, checked(_at_least_1ms, "a duration of at least 1ms, such as 500ms, 5s or 1h30m", _TEXT)]
+TimespanOrNone = Annotated[Duration, checked(_duration, "a duration such as 5s or 1h, or 0s for none at all", _TEXT)]
+Seconds = Annotated[Duration, checked(_whole_seconds, "a duration in whole seconds, such as 60s", _TEXT)]
+Count = Annotated[int, _from(1, 2**31 - 1)]
+CountOrNone = Annotated[int, _from(0, 2**31 - 1)]
+Attempts = Annotated[int, _from(0, 100)]
+Percent = Annotated[int, _from(0, 100)]
 Conditions = Annotated[
-    RetryOn, Checked(_retry_on, f"{', '.join(RETRY_CONDITIONS)}, HTTP statuses; separated by commas", _TEXT)
+    RetryOn, checked(_retry_on, f"{', '.join(RETRY_CONDITIONS)}, HTTP statuses; separated by commas", _TEXT)
 ]
-UpgradePolicy = Annotated[str, Checked(_upgrade, ", ".join(_UPGRADES), {"type": "string", "enum": list(_UPGRADES)})]
+UpgradePolicy = Annotated[str, one_of(("DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"))]
 
 
 class Retries(Model):
