@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache, lru_cache
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from sidestep.spec.report import Report
 
 KINDS: Final[Mapping[str, type[Mesh] | type[Workload]]] = {"Mesh": Mesh, "Workload": Workload}
-_NO_PLUGINS: Final = "PYDANTIC_DISABLE_PLUGINS"
 _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "missing": ("required, and missing", ""),
     "list_type": ("wrong type", "a list"),
@@ -73,7 +71,6 @@ def _near(value: object, allowed: Collection[str]) -> list[str]:
 def _model(
     document: Document, kind: type[Mesh] | type[Workload], value: Mapping[str, object], report: Report
 ) -> Mesh | Workload:
-    _build(kind)
     try:
         return kind.model_validate(value)
     except ValidationError as error:
@@ -82,23 +79,6 @@ def _model(
     told = [each for each in errors if each["input"] is not REFUSED and not _may_be_there(each, misspelt)]
     report.add(document, *(_finding(kind, each) for each in told))
     return partial(kind, value, [*misspelt, *map(_path, errors)])
-
-
-@cache
-def _build(kind: type[Model]) -> None:
-    """Has pydantic build the validator of a kind, which it would do when it is first asked.
-
-    Without its plugins: it looks for them in everything that is installed, which takes longer than to build.
-    """
-    before = os.environ.get(_NO_PLUGINS)
-    os.environ[_NO_PLUGINS] = "__all__"
-    try:
-        kind.model_rebuild()
-    finally:
-        if before is None:
-            del os.environ[_NO_PLUGINS]
-        else:
-            os.environ[_NO_PLUGINS] = before
 
 
 def _misspelt(document: Document, kind: type[Model], errors: Sequence[ErrorDetails]) -> Iterator[Path]:
