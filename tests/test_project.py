@@ -178,3 +178,10 @@ def test_the_tree_that_is_shown_to_contributors_is_that_of_the_layers() -> None:
     [tree] = [each for each in shown if "onboard.py" in each]
     names = [line.split()[0].removesuffix("/").removesuffix(".py") for line in tree.strip().splitlines()]
     assert {*names} == {*layers} - {"__main__"}
+
+
+@pytest.mark.xdist_group("itself")
+def test_tests_of_a_group_share_a_worker(request: pytest.FixtureRequest) -> None:
+    """Or several labs run at once, and there are not enough inotify instances for them."""
+    if request.config.getoption("loadgroup", default=False):
+        assert request.node.nodeid.endswith("@itself")
