@@ -34,3 +34,8 @@ def theirs() -> Iterator[Path]:
         place.mkdir(mode=0o700)
         os.chown(place, USER, GROUP)
         yield place
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Names for what is made anew in every process, such as certificates: workers must agree on the names of tests."""
+    return argname if isinstance(val, bytes) else None
