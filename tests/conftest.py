@@ -25,6 +25,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write what the golden cases expect anew")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Names for what is made anew in every process, such as certificates: workers must agree on the names of tests."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture
 def theirs() -> Iterator[Path]:
     """A directory of another user, which root and that user can get to; for tests that are marked ``as_root``."""
@@ -34,8 +39,3 @@ def theirs() -> Iterator[Path]:
         place.mkdir(mode=0o700)
         os.chown(place, USER, GROUP)
         yield place
-
-
-def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Names for what is made anew in every process, such as certificates: workers must agree on the names of tests."""
-    return argname if isinstance(val, bytes) else None

@@ -54,10 +54,10 @@ def checked(parse: Callable[[object], object], allowed: str, schema: _JsonSchema
 
 def text(pattern: str, allowed: str, longest: int) -> Scalar:
     """Text of at most ``longest`` characters that a pattern matches as a whole; one that Rust's regex knows, too."""
-    whole = f"^(?:{pattern})$"
-    core = core_schema.str_schema(pattern=whole, max_length=longest, strict=True)
-    checked = _native(core, allowed, unquoted="no text, unless put in quotes")
-    return Scalar(checked, allowed, {"type": "string", "pattern": whole, "maxLength": longest})
+    anchored = f"^(?:{pattern})$"
+    core = core_schema.str_schema(pattern=anchored, max_length=longest, strict=True)
+    schema: _JsonSchema = {"type": "string", "pattern": anchored, "maxLength": longest}
+    return Scalar(_native(core, allowed, unquoted="no text, unless put in quotes"), allowed, schema)
 
 
 def whole(lowest: int, highest: int, allowed: str) -> Scalar:
@@ -76,14 +76,8 @@ def one_of(values: Iterable[str]) -> Scalar:
 def member_of(words: type[StrEnum]) -> Scalar:
     """One of the words of an enumeration."""
     core = core_schema.enum_schema(words, [*words], sub_type="str", strict=False)
-    return Scalar(_native(core, ", ".join(words)), ", ".join(words), {"type": "string", "enum": [*words]})
-
-
-def text_or(pattern: str, otherwise: Scalar) -> Scalar:
-    """What most values are, text that a pattern matches as a whole; where it is not that, ``otherwise``."""
-    most = core_schema.str_schema(pattern=f"^(?:{pattern})$", strict=True)
-    either = core_schema.union_schema([most, otherwise.core], mode="left_to_right")
-    return Scalar(_native(either, otherwise.allowed), otherwise.allowed, otherwise.schema)
+    allowed = ", ".join(words)
+    return Scalar(_native(core, allowed), allowed, {"type": "string", "enum": [*words]})
 
 
 def message(details: ErrorDetails) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from functools import cached_property
 from ipaddress import IPv6Address, ip_address
 from typing import Annotated, Final, NamedTuple
 
-from sidestep.spec.checked import checked, member_of, text, text_or, whole
+from sidestep.spec.checked import checked, member_of, text, whole
 
 
 class Protocol(StrEnum):
@@ -172,12 +172,9 @@ Locality = Annotated[
 Priority = Annotated[int, whole(0, 127, "a whole number from 0 to 127")]
 ServerIdentity = Annotated[
     str,
-    text_or(
-        _LABEL,
-        checked(
-            _server,
-            "SERVICE-ACCOUNT (in the service's own namespace), NAMESPACE/SERVICE-ACCOUNT, or a whole SPIFFE ID",
-            {"type": "string"},
-        ),
+    checked(
+        _server,
+        "SERVICE-ACCOUNT (in the service's own namespace), NAMESPACE/SERVICE-ACCOUNT, or a whole SPIFFE ID",
+        {"type": "string"},
     ),
 ]
