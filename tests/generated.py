@@ -112,7 +112,14 @@ def _workloads(draw: DrawFn, offered: list[Fields]) -> Fields:
     """A sidecar or a forwarder that calls every port of these services."""
     proxy = draw(st.one_of(st.none(), st.sampled_from(PROXIES)))
     addresses = draw(st.sampled_from([None, {}, {"range": "127.88.0.0/20"}]))
-    places = ["address", "socket", "bundle", *(["none"] if proxy is not None else []), *([None] if addresses else [])]
+    places = [
+        "address",
+        "elsewhere",
+        "socket",
+        "bundle",
+        *(["none"] if proxy is not None else []),
+        *([None] if addresses else []),
+    ]
     calls = [call for index, each in enumerate(offered) for call in _calls(draw, each, index, places)]
     document = workload(*calls, name=draw(LABELS), namespace=draw(LABELS))
     document["metadata"]["labels"] = draw(st.dictionaries(KUBERNETES_VALUES, LABELS, max_size=3))
@@ -156,7 +163,11 @@ def _calls(draw: DrawFn, called: Fields, index: int, places: list[str | None]) -
     calls = []
     for number, port in enumerate(called["ports"]):
         place = draw(st.sampled_from(places))
-        call = {"host": called["host"], "port": port["number"], **draw(_listening(place, f"{index}.{number}"))}
+        call = {
+            "host": called["host"],
+            "port": port["number"],
+            **draw(_listening(place, f"{index}.{number}", port["number"])),
+        }
         if "protocol" not in port:
             call["protocol"] = draw(st.sampled_from(PROTOCOLS[:-1]))
         protocol = port.get("protocol", call.get("protocol"))
@@ -167,10 +178,14 @@ def _calls(draw: DrawFn, called: Fields, index: int, places: list[str | None]) -
     return calls
 
 
-def _listening(place: str | None, name: str) -> SearchStrategy[Fields]:
-    """On an address, a socket or nothing that no other egress has."""
+def _listening(place: str | None, name: str, port: int) -> SearchStrategy[Fields]:
+    """On an address, a socket or nothing that no other egress has; on other machines' under the service's number."""
     if place == "address":
         return st.tuples(st.integers(1, 254), PORTS).map(lambda end: {"listen": f"127.{name}.{end[0]}:{end[1]}"})
+    if place == "elsewhere":
+        return st.sampled_from([f"10.{name}.1", f"[2001:db8::{name.replace('.', ':')}]"]).map(
+            lambda address: {"listen": f"{address}:{port}"}
+        )
     if place in {"socket", "bundle"}:
         listen = f"unix:./{name}.sock" if place == "bundle" else f"unix:/run/sidestep/{name}"
         return st.sampled_from([{"listen": listen}, {"listen": listen, "socketMode": "0660"}])

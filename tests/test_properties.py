@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sidestep import onboard
+from sidestep.outputs import manifest
 from sidestep.spec.documents import read
 from tests import protos
 from tests.commands import Ran, run
@@ -146,11 +147,12 @@ def test_json_is_read_as_json(value: object) -> None:
 @given(documents=sound())
 @many(200)
 def test_sound_documents_are_taken(documents: list[Fields], memory: Path) -> None:
-    """And Envoy has a name for every field; and the same documents make the same bytes again."""
+    """And Envoy has a name for every field, we read our own manifest, and the same documents make the same bytes."""
     file = write(memory / "spec.yaml", *documents)
     [one], [other] = (onboard.bundles(onboard.load([file])) for _ in range(2))
     assert contents(one.tree) == contents(other.tree)
     protos.parse_all(one.plan.bootstrap, [*one.plan.listeners, *one.plan.clusters])
+    assert manifest.wrong(json.loads(contents(one.tree)["manifest.json"])) is None
 
 
 @given(documents=sound())

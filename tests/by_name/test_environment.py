@@ -181,6 +181,13 @@ def test_tells_addresses_and_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert set(variables(tmp_path / "spec.yaml")) == set(variables(where))
 
 
+@pytest.mark.parametrize("listen", ["0.0.0.0:9080", "[::]:9080", "192.0.2.1:9080", "[2001:db8::1]:9080"])
+def test_what_is_for_other_machines_has_no_name_on_this_one(tmp_path: Path, listen: str) -> None:
+    where = bundle(tmp_path, documents.egress("reviews", listen))
+    assert variables(where)["REVIEWS_BOOKINFO_9080"].endswith(":9080")
+    assert run("hosts", where, "-o", "json").json["names"] == {}
+
+
 def test_a_subset_stands_for_the_port_only_where_it_is_the_first(tmp_path: Path) -> None:
     every = documents.egress("reviews", "none", port=9080)
     v2 = documents.egress("reviews", "127.0.0.1:9082", port=9080, subset="v2")

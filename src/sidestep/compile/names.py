@@ -39,9 +39,10 @@ def _short(service: Service, namespace: str) -> list[str]:
 
 
 def local_names(machine: Machine) -> dict[str, list[str]]:
-    """The names that may stand for a local address of the machine, shortest first, by address.
+    """The names that may stand for a loopback address of the machine, shortest first, by address.
 
-    Only services whose every port is on that address under its own number: a name says nothing of a port.
+    Only services whose every port is on that address under its own number: a name says nothing of a port. What is
+    listened on for other machines is named where those are, not here.
     """
     services = {port.service.host: port.service for port in machine.egress}
     known = names(services.values(), machine.workload.metadata.namespace)
@@ -53,10 +54,11 @@ def local_names(machine: Machine) -> dict[str, list[str]]:
 
 
 def _addresses(machine: Machine) -> dict[str, str | None]:
-    """Where each service listens under its own port numbers; None for one that does not, or not only there."""
+    """Where each service listens on loopback under its own port numbers; None for one that does not, or not only."""
     addresses: dict[str, str | None] = {}
     for port in machine.egress:
         listen, host = port.listen, port.service.host
-        address = listen.address if isinstance(listen, Listen) and listen.port == port.number else None
+        local = isinstance(listen, Listen) and listen.is_loopback and listen.port == port.number
+        address = listen.address if isinstance(listen, Listen) and local else None
         addresses[host] = address if addresses.get(host, address) == address else None
     return addresses
