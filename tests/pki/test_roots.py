@@ -38,6 +38,11 @@ def altered(before: bytes, after: bytes) -> bytes:
     return ssl.DER_cert_to_PEM_cert(der.replace(before, after, 1)).encode()
 
 
+def test_a_byte_order_mark_is_no_harm() -> None:
+    """As Windows' own tools write it."""
+    assert read_roots(b"\xef\xbb\xbf" + encode(ROOT.roots), NOW) == ROOT.roots
+
+
 @pytest.mark.parametrize(
     ("pem", "now", "reason"),
     [
@@ -56,6 +61,9 @@ def altered(before: bytes, after: bytes) -> bytes:
         (altered(b"\x06\x03\x55\x1d\x0e", b"\x06\x03\x55\x1d\x13"), NOW, "damaged"),
         (new_request(new_key(), BILLING), NOW, "found PEM of CERTIFICATE REQUEST"),
         (encode(ROOT.roots) + encode_key(new_key()), NOW, "holds a private key"),
+        (encode(ROOT.roots) + b" " + encode_key(new_key()), NOW, "holds a private key"),
+        (encode(ROOT.roots) + encode_key(new_key()).replace(b"\n", b"\r"), NOW, "holds a private key"),
+        (encode(ROOT.roots) + b"\xef\xbb\xbf" + encode_key(new_key()), NOW, "holds a private key"),
         (encode([leaf_of(issue(MESH, BILLING, NOW))]), NOW, "is not a CA"),
         (encode(ROOT.roots), NOW + CA_LIFETIME + timedelta(seconds=1), "'Root CA' expired at 2039"),
         (encode(ROOT.roots), NOW - timedelta(minutes=3), "not valid before"),

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-_LABEL = re.compile(rb"^-----BEGIN ([^-\r\n]*)-----", re.MULTILINE)
+_LABEL = re.compile(rb"-----BEGIN ([^-\r\n]*)-----")
+"""Anywhere: parsers find blocks after spaces, after a byte order mark and between bare carriage returns, too."""
 
 
 def read_certificates(pem: bytes, what: str) -> tuple[x509.Certificate, ...]:
