@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from inspect import cleandoc
 from pathlib import Path
 from types import UnionType
-from typing import Final, Literal, Union, get_args, get_origin
+from typing import Annotated, Final, Literal, Union, get_args, get_origin
 
 import click
 from pydantic import BaseModel
@@ -118,13 +118,17 @@ def _kind(name: str, field: FieldInfo, path: str) -> str:
     if get_origin(annotation) is dict:
         return "text to text"
     written = {item.schema["type"] for item in _rules(field)}
+    if written == {"boolean"} or bool in (annotation, *get_args(annotation)):
+        return "true or false"
     return "number" if written == {"integer"} else "text"
 
 
 def _is_list(annotation: object) -> bool:
     """Whether it is a list, or may be one where it is there at all."""
-    alternatives = get_args(annotation) if get_origin(annotation) in {Union, UnionType} else (annotation,)
-    return any(get_origin(each) is list for each in alternatives)
+    if get_origin(annotation) is Annotated:
+        return _is_list(get_args(annotation)[0])
+    alternatives = get_args(annotation) if get_origin(annotation) in {Union, UnionType} else ()
+    return get_origin(annotation) is list or any(map(_is_list, alternatives))
 
 
 def _anchor(heading: str) -> str:
@@ -136,6 +140,8 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "**required**"
     value = field.get_default(call_default_factory=True, validated_data={})
+    if isinstance(value, bool):
+        return f"`{value}`".lower()
     return f"`{value}`" if value else ""
 
 
@@ -143,7 +149,7 @@ def _allowed(field: FieldInfo) -> str:
     """What the errors of this field call allowed."""
     least = ["at least one"] if any(hasattr(item, "min_length") for item in field.metadata) else []
     found = [] if _model(field.annotation) else [rule.allowed for rule in _rules(field)]
-    return _sentence(": ".join(found or least))
+    return f"Allowed: {': '.join(found)}." if found else _sentence("".join(least))
 
 
 def _rules(field: FieldInfo) -> list[Scalar]:

@@ -329,11 +329,46 @@ def test_the_schema_refuses_what_is_wrong(old: str, new: str) -> None:
     assert not all(VALIDATOR.is_valid(document) for document in documents_)
 
 
+@pytest.mark.parametrize(
+    ("model", "field", "value"),
+    [
+        ("WorkloadMetadata", "labels", {"a b": "x"}),
+        ("WorkloadMetadata", "labels", {"a/b/c": "x"}),
+        ("WorkloadMetadata", "labels", {"app": 1}),
+        ("Clients", "unsafeAnyAddress", False),
+        ("LoadBalancer", "healthPath", "/a?b"),
+    ],
+)
+def test_the_schema_refuses_what_is_wrong_in_a_field(model: str, field: str, value: object) -> None:
+    assert not VALIDATOR.evolve(schema={"$defs": SCHEMA["$defs"], **_fields(model)[field]}).is_valid(value)
+
+
+def _fields(model: str) -> Any:
+    return SCHEMA["$defs"][model].get("properties", {})
+
+
 def test_every_field_is_described_in_the_schema() -> None:
-    for name, model in SCHEMA["$defs"].items():
-        for field, schema in model.get("properties", {}).items():
-            constant = "const" in schema
-            assert constant or "description" in schema or "$ref" in schema or field == "spec", f"{name}.{field}"
+    """In its own words, before what a value of its kind may be."""
+    for name in SCHEMA["$defs"]:
+        for field, schema in _fields(name).items():
+            own = schema.get("description", "").partition("Allowed: ")[0]
+            assert "const" in schema or own or "$ref" in schema or field in {"metadata", "spec"}, f"{name}.{field}"
+
+
+def test_editors_learn_what_is_allowed() -> None:
+    assert _fields("Gateway")["port"]["description"].endswith("Allowed: a whole number from 1 to 65535.")
+
+
+def test_every_default_in_the_schema_is_one_that_may_be_written() -> None:
+    defaults = {
+        f"{name}.{field}": schema
+        for name in SCHEMA["$defs"]
+        for field, schema in _fields(name).items()
+        if schema.get("default") is not None
+    }
+    assert defaults["Proxy.listen"]["default"] == "127.0.0.1:3128"
+    for where, schema in defaults.items():
+        assert VALIDATOR.evolve(schema={"$defs": SCHEMA["$defs"], **schema}).is_valid(schema["default"]), where
 
 
 HEAVY = {"pydantic", "cryptography", "yaml", "rich", "anyio", "asyncio", "orjson", "ssl", "sidestep.onboard"}

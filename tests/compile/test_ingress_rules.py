@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sidestep.spec.principals import covers
+from sidestep.spec.principals import meet
 from tests.compile import cases, ingress_rules
 from tests.compile.ingress_rules import RULES
 from tests.compile.made import Made
@@ -147,25 +147,36 @@ def test_no_rule_is_without_a_break() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wider", "principal", "expected"),
+    ("one", "other", "expected"),
     [
         ("cluster.local/ns/a/sa/b", "cluster.local/ns/a/sa/b", True),
         ("cluster.local/ns/a/sa/b", "cluster.local/ns/a/sa/bc", False),
+        ("cluster.local/ns/a/sa/b*", "cluster.local/ns/a/sa/bc", True),
+        ("cluster.local/ns/a/sa/b*", "cluster.local/ns/a/sa/bc*", True),
+        ("cluster.local/ns/a/sa/b*", "cluster.local/ns/a/sa/c*", False),
         ("cluster.local/ns/a/*", "cluster.local/ns/a/sa/b", True),
         ("cluster.local/ns/a/*", "cluster.local/ns/ab/sa/b", False),
+        ("cluster.local/ns/a*", "cluster.local/ns/ab/sa/b", True),
+        ("cluster.local/ns/a*", "cluster.local/ns/b/*", False),
         ("cluster.local/*", "*", True),
+        ("cluster.local/ns/*", "*/sa/b", True),
         ("cluster.local/*", "*/sa/b", True),
         ("other.example/*", "*/sa/b", False),
+        ("other.example/*", "*", False),
         ("*", "cluster.local/ns/a/*", True),
         ("*", "other.example/ns/a/sa/b", False),
         ("*/sa/b", "cluster.local/ns/a/sa/b", True),
         ("*/sa/b", "*/ns/a/sa/b", True),
-        ("*/ns/a/sa/b", "*/sa/b", False),
+        ("*/sa/b", "*/ns/a/sa/c", False),
+        ("*/ns/a/sa/b", "*/ns/c/sa/b", False),
+        ("*/ns/a/sa/b", "cluster.local/ns/a/*", True),
+        ("*/ns/a/sa/b", "cluster.local/ns/c/*", False),
         ("*/sa/b", "other.example/ns/a/sa/b", False),
-        ("*/sa/b", "cluster.local/ns/a/*", False),
-        ("*/sa/b", "*", False),
-        ("cluster.local/ns/a/sa/b", "*", False),
+        ("*/sa/b", "cluster.local/ns/a/*", True),
+        ("*/sa/b", "cluster.local/ns/a/sa/c*", False),
+        ("*/sa/b", "*", True),
     ],
 )
-def test_a_principal_covers_another(wider: str, principal: str, expected: bool) -> None:
-    assert covers(wider, principal, "cluster.local") == expected
+def test_principals_that_somebody_may_both_be(one: str, other: str, expected: bool) -> None:
+    assert meet(one, other, "cluster.local") == expected
+    assert meet(other, one, "cluster.local") == expected

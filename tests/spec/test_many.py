@@ -51,6 +51,29 @@ def test_people_are_shown_a_hundred_of_them(ten_thousand: bytes) -> None:
     assert hint == "hint: `sidestep validate -o json` lists every problem."
 
 
+def test_a_range_that_is_too_small_is_all_that_is_wrong() -> None:
+    services = [documents.service(f"s-{n}.a.svc.cluster.local", (9080, "HTTP")) for n in range(255)]
+    calls = [documents.egress(f"s-{n}.a") for n in range(255)]
+    text = documents.text(documents.mesh(*services), documents.workload(*calls, addresses={"range": "127.77.0.0/24"}))
+    [problem] = run("validate", "-o", "json", "-", stdin=text.encode()).json["error"]["problems"]
+    assert (problem["field"], problem["message"]) == ("spec.addresses.range", "too small")
+    assert problem["found"] == "255 services, and 254 addresses in 127.77.0.0/24"
+
+
+def test_as_many_gateways_as_envoy_has_priorities(tmp_path: Path) -> None:
+    listed = [{"address": f"10.0.0.{number}"} for number in range(1, 130)]
+    most, more = (
+        documents.write(tmp_path / f"{count}.yaml", documents.mesh(gateways=listed[:count]), documents.workload())
+        for count in (128, 129)
+    )
+    assert run("render", most, "-o", tmp_path / "bundle").code == 0
+    refused = run("validate", more)
+    assert (refused.code, refused.err.partition(": ")[2]) == (
+        3,
+        f"{more}:8:3: spec.gateways: too many (found 129; allowed: at most 128)\n",
+    )
+
+
 def test_what_is_no_yaml_ends_the_reading_where_there_is_too_much_of_it() -> None:
     text = "".join(f"a{n}: *nowhere{n}\n" for n in range(50_000))
     problems = run("validate", "-o", "json", "-", stdin=text.encode()).json["error"]["problems"]

@@ -25,7 +25,7 @@ def _loopback(value: object) -> str:
     return str(address)
 
 
-_Loopback = Annotated[str, checked(_loopback, "a loopback address", {"type": "string"})]
+_Loopback = Annotated[str, checked(_loopback, "a loopback address")]
 
 
 class _Part(BaseModel):

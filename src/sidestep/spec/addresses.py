@@ -28,9 +28,7 @@ def _loopback_network(value: object) -> IPv4Network:
 class Addresses(Model):
     """Gives each service of the egress an address of its own, on which its ports have their own numbers."""
 
-    range: Annotated[IPv4Network, checked(_loopback_network, _ALLOWED, {"type": "string"})] = IPv4Network(
-        "127.77.0.0/16"
-    )
+    range: Annotated[IPv4Network, checked(_loopback_network, _ALLOWED)] = IPv4Network("127.77.0.0/16")
     """Network that the addresses are taken from."""
 
 

@@ -81,9 +81,14 @@ class Model(BaseModel):
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         made = handler(schema)
-        properties = handler.resolve_ref_schema(made)["properties"]
-        for name, description in descriptions(cls).items():
-            properties[cls.model_fields[name].alias or name]["description"] = description
+        properties, described = handler.resolve_ref_schema(made)["properties"], descriptions(cls)
+        for name, field in cls.model_fields.items():
+            of_field = properties[field.alias or name]
+            if description := described.get(name):
+                allowed = of_field.get("description")
+                of_field["description"] = f"{description} Allowed: {allowed}." if allowed else description
+            if isinstance(field.default, tuple):  # an address, a duration: as they are written
+                of_field["default"] = str(field.default)
         return made
 
     if not TYPE_CHECKING:  # it would take every name for a field

@@ -5,6 +5,7 @@ pydantic's own checks are used where they can say it: they are compiled, and the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 NOT_ALLOWED: Final = "not_allowed"
 """The type of the errors of all of these."""
 _MESSAGE: Final = "not an allowed value"
-_JsonSchema: TypeAlias = Mapping[str, "str | int | list[str]"]
+_JsonSchema: TypeAlias = Mapping[str, "str | int | bool | list[str]"]
+_TEXT: Final[_JsonSchema] = {"type": "string"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +41,7 @@ class Scalar:
         return {**self.schema, "description": self.allowed}
 
 
-def checked(parse: Callable[[object], object], allowed: str, schema: _JsonSchema) -> Scalar:
+def checked(parse: Callable[[object], object], allowed: str, schema: _JsonSchema = _TEXT) -> Scalar:
     """What ``parse`` returns; ``allowed`` is said where it raises `ValueError`, after what that says."""
 
     def validate(value: object) -> object:
@@ -57,7 +59,7 @@ def text(pattern: str, allowed: str, longest: int) -> Scalar:
     anchored = f"^(?:{pattern})$"
     core = core_schema.str_schema(pattern=anchored, max_length=longest, strict=True)
     schema: _JsonSchema = {"type": "string", "pattern": anchored, "maxLength": longest}
-    return Scalar(_native(core, allowed, unquoted="no text, unless put in quotes"), allowed, schema)
+    return Scalar(_native(core, allowed, pattern=pattern), allowed, schema)
 
 
 def whole(lowest: int, highest: int, allowed: str) -> Scalar:
@@ -82,9 +84,12 @@ def member_of(words: type[StrEnum]) -> Scalar:
 
 def message(details: ErrorDetails) -> tuple[str, str]:
     """What an error of the type `NOT_ALLOWED` says, and what it says to be allowed."""
-    context = details["ctx"]
-    unquoted = context.get("unquoted") if isinstance(details["input"], (bool, int, float)) else None
-    return unquoted or context["message"], context["allowed"]
+    context, value = details["ctx"], details["input"]
+    if isinstance(value, (bool, int, float)) and (pattern := context.get("pattern")):
+        as_text = str(value).lower() if isinstance(value, bool) else str(value)
+        if re.fullmatch(pattern, as_text):
+            return "no text, unless put in quotes", context["allowed"]
+    return context["message"], context["allowed"]
 
 
 def _native(core: CoreSchema, allowed: str, **context: str) -> CoreSchema:

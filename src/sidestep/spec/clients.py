@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import Field
@@ -11,7 +10,7 @@ from pydantic import Field
 from sidestep.spec.base import Finding, Model
 from sidestep.spec.checked import checked, one_of, whole
 from sidestep.spec.documents import shown
-from sidestep.spec.networks import Network, overlapping, parse_network
+from sidestep.spec.networks import Network, everything, parse_network, repeated
 from sidestep.spec.principals import Principal
 from sidestep.spec.scalars import FileName, ListenAddress
 from sidestep.spec.sockets import UnixSocket
@@ -38,8 +37,8 @@ Count = Annotated[int, whole(1, _MOST, f"a whole number, 1 to {_MOST:,}")]
 _NETWORK: Final = (
     "an IP network such as 10.1.0.0/24 or 2001:db8::/64, or one address (every one: unsafeAnyAddress: true)"
 )
-ClientNetwork = Annotated[str, checked(parse_network, _NETWORK, {"type": "string"})]
-Yes = Annotated[bool, checked(_yes, "true, or leave it out", {"type": "boolean"})]
+ClientNetwork = Annotated[str, checked(parse_network, _NETWORK)]
+Yes = Annotated[bool, checked(_yes, "true, or leave it out", {"type": "boolean", "const": True})]
 
 
 class MutualTLS(Model):
@@ -56,10 +55,10 @@ class ProxyProtocol(Model):
     """Networks of the load balancers. What they say counts as the client's address, and nobody else may connect."""
 
     def _networks_say_it_once(self) -> Iterator[Finding]:
-        return _overlaps("from", self.from_)
+        return repeated("from", self.from_)
 
     def _networks_are_not_all(self) -> Iterator[Finding]:
-        return _everything("from", self.from_, "fewer")
+        return everything("from", self.from_, "fewer")
 
     checks = (_networks_say_it_once, _networks_are_not_all)
 
@@ -97,10 +96,10 @@ class Clients(Model):
             yield Finding(("credentials",), message, allowed="cidrs beside credentials")
 
     def _networks_say_it_once(self) -> Iterator[Finding]:
-        return _overlaps("cidrs", self.cidrs or ())
+        return repeated("cidrs", self.cidrs or ())
 
     def _networks_are_not_all(self) -> Iterator[Finding]:
-        return _everything("cidrs", self.cidrs or (), "fewer, or unsafeAnyAddress: true")
+        return everything("cidrs", self.cidrs or (), "fewer, or unsafeAnyAddress: true")
 
     checks = (
         _somebody_may_connect,
@@ -109,26 +108,6 @@ class Clients(Model):
         _networks_say_it_once,
         _networks_are_not_all,
     )
-
-
-def _overlaps(field: str, networks: Sequence[str]) -> Iterator[Finding]:
-    for narrower, wider in overlapping(networks):
-        yield Finding((field, narrower), f"lies within {wider}", networks[narrower], "networks that do not overlap")
-
-
-def _everything(field: str, networks: Sequence[str], instead: str) -> Iterator[Finding]:
-    if everything := _whole(networks):
-        yield Finding((field,), f"together they are {everything}: every address", allowed=instead)
-
-
-def _whole(networks: Sequence[str]) -> str:
-    """The whole of an address family, where the networks make it up between them."""
-    parsed = [ip_network(network) for network in networks]
-    collapsed: list[IPv4Network | IPv6Network] = [
-        *collapse_addresses(each for each in parsed if isinstance(each, IPv4Network)),
-        *collapse_addresses(each for each in parsed if isinstance(each, IPv6Network)),
-    ]
-    return next((str(each) for each in collapsed if each.prefixlen == 0), "")
 
 
 class Limits(Model):

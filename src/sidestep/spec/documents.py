@@ -122,7 +122,7 @@ def field_name(path: Path) -> str:
     """``("spec", "egress", 0, "port")`` as people write it: ``spec.egress[0].port``."""
     name = ""
     for step in path:
-        name += f"[{step}]" if isinstance(step, int) else f".{_shortened(step)}" if name else _shortened(step)
+        name += f"[{step}]" if isinstance(step, int) else f".{shortened(step)}" if name else shortened(step)
     return name
 
 
@@ -144,12 +144,13 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
 
 
+def shortened(text: str) -> str:
+    """The text as it may stand in a message: of a long one, the beginning."""
+    return printable(text if len(text) <= 100 else f"{text[:100]}…")
+
+
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode()
-
-
-def _shortened(key: str) -> str:
-    return printable(key if len(key) <= 100 else f"{key[:100]}…")
 
 
 def _decode(file: str, content: bytes) -> str:

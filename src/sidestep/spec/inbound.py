@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidestep.spec.base import Finding, Unknown
 from sidestep.spec.documents import shown
-from sidestep.spec.principals import covers
+from sidestep.spec.principals import meet
 
 if TYPE_CHECKING:
     from sidestep.spec.ingress import Ingress
@@ -63,7 +63,7 @@ def never_admitted(ingress: Ingress, trust_domain: str) -> Iterator[Finding]:
     for at, rule in enumerate(ingress.rules or ()):
         for source, from_ in enumerate(rule.from_ or ()):
             for index, principal in enumerate(from_.source.principals):
-                if not any(covers(admitted, principal, trust_domain) for admitted in allow):
+                if not any(meet(admitted, principal, trust_domain) for admitted in allow):
                     where = ("rules", at, "from", source, "source", "principals", index)
                     allowed = f"a principal that `allow` admits: {', '.join(allow[:10])}"
                     yield Finding(where, "`allow` does not admit it", shown(principal), allowed)

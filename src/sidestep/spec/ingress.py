@@ -9,7 +9,7 @@ from pydantic import Field
 
 from sidestep.spec.base import Finding, Model
 from sidestep.spec.checked import one_of, whole
-from sidestep.spec.networks import Network, overlapping
+from sidestep.spec.networks import Network, everything, repeated
 from sidestep.spec.principals import Principal
 from sidestep.spec.requests import GrpcServiceName, Method, PathPattern, PlainPath, RequestPath
 from sidestep.spec.scalars import Listen, ListenAddress, PortNumber, PortProtocol
@@ -136,12 +136,13 @@ class LoadBalancer(Model):
     unsafe_tls_mode: UnsafeTlsMode | None = None
     """Do without its client certificate: SIMPLE is TLS with the machine's certificate alone, DISABLE plain text."""
 
-    def _each_source_once(self) -> Iterator[Finding]:
-        for narrower, wider in overlapping(self.sources):
-            found = self.sources[narrower]
-            yield Finding(("sources", narrower), f"lies within {wider}", found, "each address once")
+    def _sources_say_it_once(self) -> Iterator[Finding]:
+        return repeated("sources", self.sources)
 
-    checks = (_each_source_once,)
+    def _sources_are_not_all(self) -> Iterator[Finding]:
+        return everything("sources", self.sources, "the addresses that the load balancer calls from")
+
+    checks = (_sources_say_it_once, _sources_are_not_all)
 
 
 class Ingress(Model):

@@ -37,6 +37,8 @@ from sidestep.spec.traffic import HealthCheck, Retries, Timespan, TrafficPolicy
 from sidestep.spec.transcode import Transcode
 
 API_VERSION: Final = "sidestep/v1alpha1"
+MAX_GATEWAYS: Final = 128
+"""So many priorities can endpoints have in Envoy (endpoint_components.proto)."""
 
 
 class Metadata(Model):
@@ -51,7 +53,7 @@ class WorkloadMetadata(Metadata):
 
     namespace: Name = "default"
     """Namespace of the workload's identity; it need not exist in a cluster."""
-    labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
+    labels: dict[LabelKey, LabelValue] = Field(default_factory=dict, json_schema_extra={"additionalProperties": False})
     """Labels; `app` and `version` (or `app.kubernetes.io/name`, `/version`) name it in the mesh's telemetry."""
 
 
@@ -178,7 +180,7 @@ class MeshSpec(Model):
     """The mesh's trust domain (meshConfig.trustDomain)."""
     roots: FileName | None = None
     """File with the mesh's root certificates (PEM), relative to this document; seeds the bundle's root-cert.pem."""
-    gateways: Annotated[list[Gateway], Field(min_length=1)]
+    gateways: Annotated[list[Gateway], Field(min_length=1, max_length=MAX_GATEWAYS)]
     """East-west gateways in order of preference: the next one is used while those before it fail."""
     services: Annotated[list[Service], Field(min_length=1)]
     """Services that the gateways export."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Annotated
 
+from sidestep.spec.base import Finding
 from sidestep.spec.checked import checked
 
 
@@ -24,7 +25,28 @@ def parse_network(value: object) -> str:
     return str(network)
 
 
-def overlapping(networks: Sequence[str]) -> Iterator[tuple[int, str]]:
+def repeated(field: str, networks: Sequence[str]) -> Iterator[Finding]:
+    """Networks of a field that others of it hold already."""
+    for narrower, wider in _overlapping(networks):
+        yield Finding((field, narrower), f"lies within {wider}", networks[narrower], "networks that do not overlap")
+
+
+def everything(field: str, networks: Sequence[str], instead: str) -> Iterator[Finding]:
+    """Networks of a field that make up every address of a family between them."""
+    if whole := _whole(networks):
+        yield Finding((field,), f"together they are {whole}: every address", allowed=instead)
+
+
+def _whole(networks: Sequence[str]) -> str:
+    parsed = [ip_network(network) for network in networks]
+    collapsed: list[IPv4Network | IPv6Network] = [
+        *collapse_addresses(each for each in parsed if isinstance(each, IPv4Network)),
+        *collapse_addresses(each for each in parsed if isinstance(each, IPv6Network)),
+    ]
+    return next((str(each) for each in collapsed if each.prefixlen == 0), "")
+
+
+def _overlapping(networks: Sequence[str]) -> Iterator[tuple[int, str]]:
     """Which of the networks lie within another, each with the widest of those; of equal ones, all but the first."""
     parsed = [ip_network(network) for network in networks]
     order = sorted(
@@ -42,5 +64,5 @@ def overlapping(networks: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 Network = Annotated[
     str,
-    checked(parse_network, "an IP network such as 10.1.0.0/24 or 2001:db8::/64, or one address", {"type": "string"}),
+    checked(parse_network, "an IP network such as 10.1.0.0/24 or 2001:db8::/64, or one address"),
 ]

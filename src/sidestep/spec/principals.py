@@ -47,18 +47,29 @@ Principal = Annotated[
 ]
 
 
-def covers(wider: str, principal: str, trust_domain: str) -> bool:
-    """Whether everybody whom ``principal`` admits is admitted by ``wider``, too.
+def meet(one: str, other: str, trust_domain: str) -> bool:
+    """Whether somebody may be both: admitted by either of two principals.
 
     ``trust_domain`` is the mesh's, which is what patterns without one mean.
     """
-    if wider == principal:
-        return True
-    if wider.endswith(ANYBODY):
-        prefix = f"{trust_domain}/" if wider == ANYBODY else wider[:-1]
-        begins = f"{trust_domain}/" if principal.startswith(ANYBODY) else principal.removesuffix(ANYBODY)
-        return begins.startswith(prefix)
-    if wider.startswith(ANYBODY):
-        own = principal.startswith((ANYBODY, f"{trust_domain}/"))
-        return own and not principal.endswith(ANYBODY) and principal.endswith(wider[1:])
-    return False
+    return all(map(_agree, _parts(one, trust_domain), _parts(other, trust_domain)))
+
+
+def _parts(principal: str, trust_domain: str) -> tuple[str, str, str]:
+    """Trust domain, namespace and service account; the last two may end in ``*``, or be that alone."""
+    if principal.startswith("*/ns/"):
+        principal = f"{trust_domain}{principal[1:]}"
+    elif principal.startswith(ANYBODY):
+        principal = f"{trust_domain}/ns/{principal}"
+    domain, _, rest = principal.partition("/")
+    namespace, _, account = rest.removeprefix("ns/").partition("/sa/")
+    return domain, namespace.removesuffix("/*"), account or ANYBODY
+
+
+def _agree(one: str, other: str) -> bool:
+    if one.endswith(ANYBODY) and other.endswith(ANYBODY):
+        shorter, longer = sorted((one[:-1], other[:-1]), key=len)
+        return longer.startswith(shorter)
+    if one.endswith(ANYBODY):
+        return other.startswith(one[:-1])
+    return one.startswith(other[:-1]) if other.endswith(ANYBODY) else one == other

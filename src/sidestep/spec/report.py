@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final
 
 from sidestep.errors import Problem
-from sidestep.spec.documents import field_name, printable
+from sidestep.spec.documents import field_name, printable, shortened, shown
 
 if TYPE_CHECKING:
     from sidestep.spec.base import Finding
     from sidestep.spec.documents import Document
+
+_LINE_BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+"""As YAML counts lines."""
+_NUMBER: Final = re.compile(r"[-+.0-9][-+.0-9a-zA-Z]*")
 
 
 class Report:
@@ -39,11 +44,18 @@ def _placed(found: list[tuple[Document, Finding]]) -> list[Problem]:
         return []
     from sidestep.spec.positions import places  # only where something is wrong
 
-    where = places(found[0][0].text, [(document.index, *finding.path) for document, finding in found])
-    return [_problem(document, finding, where[document.index, *finding.path]) for document, finding in found]
+    text = found[0][0].text
+    where = places(text, [(document.index, *finding.path) for document, finding in found])
+    lines = _LINE_BREAK.split(text)
+    return [_problem(document, finding, where[document.index, *finding.path], lines) for document, finding in found]
 
 
-def _problem(document: Document, finding: Finding, place: tuple[int, int]) -> Problem:
+def _problem(document: Document, finding: Finding, place: tuple[int, int], lines: Sequence[str]) -> Problem:
     path, *words = finding
-    message, shown, allowed = map(printable, words)
-    return Problem(document.file, *place, field_name(path), shown, allowed, message)
+    message, found, allowed = map(printable, words)
+    value = document.at(path)
+    if type(value) in {int, float} and found == shown(value):
+        line, column = place
+        written = _NUMBER.match(lines[line - 1], column - 1)
+        found = shortened(written[0]) if written else found
+    return Problem(document.file, *place, field_name(path), found, allowed, message)

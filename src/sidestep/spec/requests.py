@@ -8,10 +8,12 @@ from typing import Annotated, Final
 from sidestep.spec.checked import checked, text
 
 _PATH_CHARACTERS: Final = r"[A-Za-z0-9._~!$&'()+,;=:@/-]"
+_PLAIN: Final = rf"/{_PATH_CHARACTERS}*"
+_LONGEST: Final = 2048
 
 
 def _path_pattern(value: object) -> str:
-    if type(value) is not str or not 1 <= len(value) <= 2048:
+    if type(value) is not str or not 1 <= len(value) <= _LONGEST:
         raise ValueError
     if "{" in value:
         raise ValueError("path templates are not known here")
@@ -21,9 +23,19 @@ def _path_pattern(value: object) -> str:
         raise ValueError("paths are compared without escapes")
     if not re.fullmatch(rf"\*|/{_PATH_CHARACTERS}*\*?|\*{_PATH_CHARACTERS}+", value):
         raise ValueError
-    if "//" in value or re.search(r"/\.{1,2}(/|$)", value):
+    return _normal(value)
+
+
+def _plain_path(value: object) -> str:
+    if type(value) is not str or len(value) > _LONGEST or not re.fullmatch(_PLAIN, value):
+        raise ValueError
+    return _normal(value)
+
+
+def _normal(path: str) -> str:
+    if "//" in path or re.search(r"/\.{1,2}(/|$)", path):
         raise ValueError("requests are normalised before, so it would never match")
-    return value
+    return path
 
 
 PathPattern = Annotated[
@@ -31,16 +43,20 @@ PathPattern = Annotated[
     checked(
         _path_pattern,
         "a path such as /api/v1, a prefix /api/*, a suffix *.json, or *",
-        {"type": "string"},
     ),
 ]
 
 
 RequestPath = Annotated[
-    str, text(rf"/(?:{_PATH_CHARACTERS}|[?%])*", "a path such as /healthz, beginning with a slash", 2048)
+    str, text(rf"/(?:{_PATH_CHARACTERS}|[?%])*", "a path such as /healthz, beginning with a slash", _LONGEST)
 ]
 PlainPath = Annotated[
-    str, text(rf"/{_PATH_CHARACTERS}*", "a path such as /healthz, beginning with a slash, without a query", 2048)
+    str,
+    checked(
+        _plain_path,
+        "a path such as /healthz, beginning with a slash, without a query",
+        {"type": "string", "pattern": f"^(?:{_PLAIN})$", "maxLength": _LONGEST},
+    ),
 ]
 Method = Annotated[str, text(r"[A-Z][A-Z-]{0,31}", "an HTTP method in capitals, such as GET", 32)]
 GrpcServiceName = Annotated[str, text(r"|[A-Za-z_][A-Za-z0-9_.]*", "a gRPC service's full name, or nothing", 512)]

@@ -168,17 +168,23 @@ class Resolution:
             self.claims.append(((*path, "listen"), listen, purpose))
 
     def _give_addresses(self, workload: WorkloadSpec) -> None:
-        """Moves what no `listen` places to an address of its service's own, where the workload has `addresses`."""
-        wanted = workload.addresses
-        if wanted is None:
-            return
-        try:
-            addresses = allocate((port.service.host for port in self.ports), wanted.range)
-        except ValueError as error:
-            found = [Finding(("addresses", "range"), "too small", str(error), "a larger network")]
-            self.say(("spec",), found)
-            return
+        """Moves what no `listen` places to an address of its service's own, where the workload has `addresses`.
+
+        Where those cannot be told, it is left out: nothing else is to be said of where it listens.
+        """
         egress = workload.egress or ()
+        try:
+            wanted = workload.addresses
+            if wanted is None:
+                return
+            addresses = allocate((port.service.host for port in self.ports), wanted.range)
+        except (Unknown, ValueError) as error:
+            if isinstance(error, ValueError):
+                found = [Finding(("addresses", "range"), "too small", str(error), "a larger network")]
+                self.say(("spec",), found)
+            placed = [at for at, path in enumerate(self.paths) if egress[_index(path)].get("listen") is not None]
+            self.ports, self.paths = [self.ports[at] for at in placed], [self.paths[at] for at in placed]
+            return
         for index, (port, path) in enumerate(zip(self.ports, self.paths, strict=True)):
             if egress[_index(path)].listen is None:
                 self.ports[index] = port._replace(listen=Listen(addresses[port.service.host], port.number))

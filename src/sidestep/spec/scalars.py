@@ -136,7 +136,14 @@ TrustDomain = Annotated[
     str,
     text(_TRUST_DOMAIN, "a SPIFFE trust domain: lower-case letters, digits, '.', '-' and '_' (no spiffe://)", 255),
 ]
-LabelKey = Annotated[str, text(r"[A-Za-z0-9](?:[-A-Za-z0-9_./]*[A-Za-z0-9])?", "a Kubernetes label key", 317)]
+LabelKey = Annotated[
+    str,
+    text(
+        rf"(?:{_LABELS}/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?",
+        "a Kubernetes label key: at most 63 letters, digits, '-', '_' and '.', after DNS-NAME/ where it has one",
+        317,
+    ),
+]
 LabelValue = Annotated[
     str,
     text(
@@ -158,9 +165,9 @@ PortNumber = Annotated[int, whole(1, MAX_PORT, f"a whole number from 1 to {MAX_P
 PortProtocol = Annotated[Protocol, member_of(Protocol)]
 ListenAddress = Annotated[
     Listen,
-    checked(parse_listen, "an IP address and a port, such as 127.0.0.1:9080 or [::1]:9080", {"type": "string"}),
+    checked(parse_listen, "an IP address and a port, such as 127.0.0.1:9080 or [::1]:9080"),
 ]
-Address = Annotated[str, checked(_address, "an IP address or a DNS name (no port, no scheme)", {"type": "string"})]
+Address = Annotated[str, checked(_address, "an IP address or a DNS name (no port, no scheme)")]
 Locality = Annotated[
     str,
     text(
@@ -175,6 +182,5 @@ ServerIdentity = Annotated[
     checked(
         _server,
         "SERVICE-ACCOUNT (in the service's own namespace), NAMESPACE/SERVICE-ACCOUNT, or a whole SPIFFE ID",
-        {"type": "string"},
     ),
 ]

@@ -17,7 +17,7 @@ MAX_PATH: Final = 100
 _PREFIX: Final = "unix:"
 _RELATIVE = re.compile(r"\./[A-Za-z0-9_][-A-Za-z0-9_.]*\.sock")
 _RESERVED: Final = frozenset({"./admin.sock"})
-_ABSOLUTE = re.compile(r"/[^\x00-\x20\x7f]+")
+_ABSOLUTE = re.compile(r"/[^/ ][^ ]*")
 
 
 class UnixSocket(NamedTuple):
@@ -59,7 +59,8 @@ def _path(path: str) -> str:
         # Envoy unlinks whatever has the socket's name, so no file of a bundle may have it.
         if path in _RESERVED or not _RELATIVE.fullmatch(path):
             raise ValueError("not a free name in the bundle's directory")
-    elif not _ABSOLUTE.fullmatch(path) or normpath(path) != path:
+    # POSIX leaves two slashes at the beginning as they are, so `normpath` does, too.
+    elif not _ABSOLUTE.fullmatch(path) or normpath(path) != path or not path.isprintable():
         raise ValueError("not an absolute path in its shortest form")
     return path
 
@@ -76,8 +77,8 @@ def _mode(value: object) -> int:
 
 _WHERE: Final = "an IP address and a port (127.0.0.1:9080, [::1]:9080), unix:/PATH, unix:./NAME.sock"
 
-ListenOn = Annotated[LocalAddress, checked(parse_local, _WHERE, {"type": "string"})]
-ListenOnOrNone = Annotated[LocalAddress | Literal["none"], checked(_egress, f"{_WHERE}, or none", {"type": "string"})]
+ListenOn = Annotated[LocalAddress, checked(parse_local, _WHERE)]
+ListenOnOrNone = Annotated[LocalAddress | Literal["none"], checked(_egress, f"{_WHERE}, or none")]
 SocketMode = Annotated[
     int,
     checked(

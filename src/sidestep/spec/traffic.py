@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
@@ -31,6 +32,8 @@ RETRY_CONDITIONS: Final = (
 )
 """Envoy's conditions, as Istio admits them; the last line is gRPC's."""
 _LONGEST: Final = 365 * 24 * 3600 * 1000
+_MAX_KEEPALIVE: Final = 32767
+"""Seconds; and of probes 127: Linux refuses more when a connection is opened (tcp(7); include/net/tcp.h)."""
 _UNITS: Final = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _DURATION: Final = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ms|[hms]))+")
 _PART: Final = re.compile(r"([0-9.]+)(ms|[hms])")
@@ -62,10 +65,12 @@ class RetryOn(NamedTuple):
 def _duration(value: object) -> Duration:
     if type(value) is not str or not _DURATION.fullmatch(value):
         raise ValueError
-    total = sum(round(float(number) * _UNITS[unit] * 1000) for number, unit in _PART.findall(value))
-    if total % 1000 or total > _LONGEST * 1000:
-        raise ValueError
-    return Duration(total // 1000)
+    total = sum(Decimal(number) * _UNITS[unit] for number, unit in _PART.findall(value))
+    if total % 1:
+        raise ValueError("no whole milliseconds")
+    if total > _LONGEST:
+        raise ValueError("longer than a year")
+    return Duration(int(total))
 
 
 def _at_least_1ms(value: object) -> Duration:
@@ -75,9 +80,9 @@ def _at_least_1ms(value: object) -> Duration:
     return duration
 
 
-def _whole_seconds(value: object) -> Duration:
+def _keepalive_seconds(value: object) -> Duration:
     duration = _at_least_1ms(value)
-    if duration.milliseconds % 1000:
+    if duration.milliseconds % 1000 or duration.seconds > _MAX_KEEPALIVE:
         raise ValueError
     return duration
 
@@ -100,16 +105,23 @@ def _retry_on(value: object) -> RetryOn:
 
 
 _STATUSES: Final = frozenset(str(status.value) for status in HTTPStatus if status.value >= 200)
-_TEXT: Final = {"type": "string"}
-Timespan = Annotated[Duration, checked(_at_least_1ms, "a duration of at least 1ms, such as 500ms, 5s or 1h30m", _TEXT)]
-TimespanOrNone = Annotated[Duration, checked(_duration, "a duration such as 5s or 1h, or 0s for none at all", _TEXT)]
-Seconds = Annotated[Duration, checked(_whole_seconds, "a duration in whole seconds, such as 60s", _TEXT)]
+Timespan = Annotated[
+    Duration, checked(_at_least_1ms, "a duration of whole milliseconds, from 1ms to a year, such as 500ms, 5s or 1h30m")
+]
+TimespanOrNone = Annotated[
+    Duration,
+    checked(_duration, "a duration of whole milliseconds, up to a year, such as 5s or 1h, or 0s for none at all"),
+]
+KeepaliveTime = Annotated[
+    Duration, checked(_keepalive_seconds, f"a duration in whole seconds, 1s to {_MAX_KEEPALIVE}s")
+]
+Probes = Annotated[int, _from(1, 127)]
 Count = Annotated[int, _from(1, 2**31 - 1)]
 CountOrNone = Annotated[int, _from(0, 2**31 - 1)]
 Attempts = Annotated[int, _from(0, 100)]
 Percent = Annotated[int, _from(0, 100)]
 Conditions = Annotated[
-    RetryOn, checked(_retry_on, f"{', '.join(RETRY_CONDITIONS)}, HTTP statuses; separated by commas", _TEXT)
+    RetryOn, checked(_retry_on, f"{', '.join(RETRY_CONDITIONS)}, HTTP statuses; separated by commas")
 ]
 UpgradePolicy = Annotated[str, one_of(("DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"))]
 
@@ -145,11 +157,11 @@ class Retries(Model):
 class TcpKeepalive(Model):
     """`connectionPool.tcp.tcpKeepalive`: probes on connections that are silent."""
 
-    probes: Count | None = None
+    probes: Probes | None = None
     """Probes without an answer before the connection is given up."""
-    time: Seconds | None = None
+    time: KeepaliveTime | None = None
     """How long a connection is silent before the first probe."""
-    interval: Seconds | None = None
+    interval: KeepaliveTime | None = None
     """Time between two probes."""
 
 
@@ -157,7 +169,7 @@ class TcpSettings(Model):
     """`connectionPool.tcp`."""
 
     max_connections: Count | None = None
-    """Connections to each gateway at the same time, for this service."""
+    """Connections at the same time, for this service, to all gateways together."""
     connect_timeout: Timespan | None = None
     """How long opening a connection may take, TLS included."""
     max_connection_duration: Timespan | None = None

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from sidestep.spec.report import Report
 
 KINDS: Final[Mapping[str, type[Mesh] | type[Workload]]] = {"Mesh": Mesh, "Workload": Workload}
+_KEY: Final = "[key]"
+"""What pydantic adds to the path of a key that is wrong, in a mapping whose keys are checked."""
 _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "missing": ("required, and missing", ""),
     "list_type": ("wrong type", "a list"),
@@ -98,7 +100,9 @@ def _may_be_there(details: ErrorDetails, misspelt: Container[Path]) -> bool:
 
 
 def _path(details: ErrorDetails) -> Path:
-    return tuple(step for step in details["loc"] if step != "[key]")
+    *around, last = details["loc"]
+    is_of_key = last == _KEY and details["type"] != "extra_forbidden"
+    return tuple(around) if is_of_key else (*around, last)
 
 
 def _finding(kind: type[Model], details: ErrorDetails) -> Finding:
@@ -111,6 +115,12 @@ def _finding(kind: type[Model], details: ErrorDetails) -> Finding:
         found = "" if isinstance(value, (dict, list)) else found
     elif details["type"] == "extra_forbidden":
         return _unknown(path, _model_at(kind, path[:-1]))
+    elif details["type"] == "too_long":
+        message, found, allowed = (
+            "too many",
+            str(details["ctx"]["actual_length"]),
+            f"at most {details['ctx']['max_length']}",
+        )
     elif details["type"] == "model_type":
         allowed = f"a mapping with {', '.join(_fields(_model_at(kind, path)))}"
     elif details["type"] == "missing":

@@ -150,14 +150,13 @@ def _health(port: IngressPort, balancer: LoadBalancer | None) -> Sequence[Resour
     """
     if balancer is None:
         return []
-    path, _, _ = balancer.health_path.partition("?")
     healthy: Resource = {application.name(port): {"value": 100}}
     return [
         extension(
             "envoy.filters.http.health_check",
             "filters.http.health_check.v3.HealthCheck",
             pass_through_mode=False,
-            headers=[{"name": ":path", "string_match": {"exact": path}}],
+            headers=[{"name": ":path", "string_match": {"exact": balancer.health_path}}],
             cluster_min_healthy_percentages=healthy,
         )
     ]

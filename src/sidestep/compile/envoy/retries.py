@@ -43,17 +43,17 @@ def _default(others: Others, may_hang: bool) -> list[Methods]:
 
 def _made(retries: Retries, others: Others, may_hang: bool) -> list[Methods]:
     wanted = retries.retry_on or _WHEN_IDEMPOTENT
-    if retries.unsafe_any_method:
-        return [Methods(_ANY, _action(retries, wanted, others))]
-    nothing_sent = RetryOn(tuple(each for each in wanted.conditions if each in SAFE_FOR_ANY_METHOD))
     hedged = retries.hedge_on_per_try_timeout or (
         may_hang and retries.hedge_on_per_try_timeout is None and retries.per_try_timeout is None
     )
-    repeated, any_method = _action(retries, wanted, others), _action(retries, nothing_sent, others)
-    if not hedged:
-        return [Methods(_methods(*SAFE, *REPEATABLE), repeated), Methods(_ANY, any_method)]
-    safe = Methods(_methods(*SAFE), {**repeated, **_hedge(repeated)})
-    return [safe, Methods(_methods(*REPEATABLE), repeated), Methods(_ANY, any_method)]
+    repeated = _action(retries, wanted, others)
+    safe = [Methods(_methods(*SAFE), {**repeated, **_hedge(repeated)})] if hedged else []
+    if retries.unsafe_any_method:
+        return [*safe, Methods(_ANY, repeated)]
+    nothing_sent = RetryOn(tuple(each for each in wanted.conditions if each in SAFE_FOR_ANY_METHOD))
+    idempotent = REPEATABLE if hedged else (*SAFE, *REPEATABLE)
+    left = Methods(_ANY, _action(retries, nothing_sent, others))
+    return [*safe, Methods(_methods(*idempotent), repeated), left]
 
 
 def _action(retries: Retries, when: RetryOn, others: Others) -> Resource:

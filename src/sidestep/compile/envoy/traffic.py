@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _MAX_CONNECTION_AGE: Final = "60s"
 # With 8 or 16 a few dozen callers have so few connections that all of them may end at one pod (bench/h2_upgrade.py).
 _STREAMS_PER_CONNECTION: Final = 4
+_ENFORCING_5XX: Final = "enforcing_consecutive_5xx"
 
 
 def reach(port: EgressPort, machine: Machine, base: Resource) -> Resource:
@@ -72,7 +73,8 @@ def _outliers(said: OutlierDetection, machine: Machine, way: Resource) -> Resour
     if not isinstance(base, dict):
         base = gateways.outliers(machine.mesh.spec.gateways)
     if not said.split_external_local_origin_errors:
-        base = {key: value for key, value in base.items() if "local_origin" not in key}
+        # A connection that fails counts as a 5xx then, so those have to eject.
+        base = {key: value for key, value in base.items() if "local_origin" not in key and key != _ENFORCING_5XX}
     values = _said(
         consecutive_5xx=said.consecutive5xx_errors or None,
         enforcing_consecutive_5xx=_enforcing(said.consecutive5xx_errors),
