@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from sidestep.errors import CertificateError
 
 _FORM = "spiffe://<trust domain>/ns/<namespace>/sa/<service account>"
-_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+LABEL: Final = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
+"""A pattern of a DNS label (RFC 1123), as Kubernetes has them."""
+DNS_NAME: Final = rf"{LABEL}(?:\.{LABEL})*"
+"""A pattern of several, of which 253 characters are allowed in all."""
+TRUST_DOMAIN: Final = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
+"""A pattern of a trust domain, of which 255 characters are allowed."""
 
-_TRUST_DOMAIN = re.compile(r"(?=.{1,255}\Z)[a-z0-9_-]+(\.[a-z0-9_-]+)*")
-_NAMESPACE = re.compile(_LABEL)
-_SERVICE_ACCOUNT = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")
+_TRUST_DOMAIN = re.compile(rf"(?=.{{1,255}}\Z){TRUST_DOMAIN}")
+_NAMESPACE = re.compile(LABEL)
+_SERVICE_ACCOUNT = re.compile(rf"(?=.{{1,253}}\Z){DNS_NAME}")
 
 
 def check_trust_domain(text: str) -> str:

@@ -11,10 +11,9 @@ from sidestep.spec.base import Finding, Model
 from sidestep.spec.checked import one_of, whole
 from sidestep.spec.networks import Network, everything, repeated
 from sidestep.spec.principals import Principal
-from sidestep.spec.requests import GrpcServiceName, Method, PathPattern, PlainPath, RequestPath
+from sidestep.spec.requests import HEALTH_PATH, GrpcServiceName, Method, PathPattern, PlainPath, RequestPath
 from sidestep.spec.scalars import Listen, ListenAddress, PortNumber, PortProtocol
 
-HEALTH_PATH: Final = "/healthz/ready"
 _BESIDE: Final = 10_000
 """Where the application has the port that the mesh calls, Envoy listens on this much more."""
 

@@ -10,17 +10,15 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final
 
+from sidestep.pki.spiffe import DNS_NAME, LABEL, TRUST_DOMAIN
 from sidestep.spec.checked import checked
 
 SCHEME: Final = "spiffe://"
 ANYBODY: Final = "*"
 
-_LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
-_TRUST_DOMAIN = r"[a-z0-9._-]{1,255}"
-_ACCOUNT = rf"{_LABEL}(?:\.{_LABEL})*"
-_EXACT = rf"{_TRUST_DOMAIN}/ns/{_LABEL}/sa/{_ACCOUNT}"
-_PREFIX = rf"{_TRUST_DOMAIN}/(?:ns/(?:[-a-z0-9]{{0,63}}|{_LABEL}/(?:sa/[-a-z0-9.]{{0,253}})?))?\*"
-_SUFFIX = rf"\*(?:(?:/ns/{_LABEL})?/sa/{_ACCOUNT})?"
+_EXACT = rf"{TRUST_DOMAIN}/ns/{LABEL}/sa/{DNS_NAME}"
+_PREFIX = rf"{TRUST_DOMAIN}/(?:ns/(?:[-a-z0-9]{{0,63}}|{LABEL}/(?:sa/[-a-z0-9.]{{0,253}})?))?\*"
+_SUFFIX = rf"\*(?:(?:/ns/{LABEL})?/sa/{DNS_NAME})?"
 _PATTERN: Final = rf"{_EXACT}|{_PREFIX}|{_SUFFIX}"
 _LONGEST: Final = 700
 

@@ -7,6 +7,8 @@ from typing import Annotated, Final
 
 from sidestep.spec.checked import checked, text
 
+HEALTH_PATH: Final = "/healthz/ready"
+"""Istio's own, for gateways and sidecars alike."""
 _PATH_CHARACTERS: Final = r"[A-Za-z0-9._~!$&'()+,;=:@/-]"
 _PLAIN: Final = rf"/{_PATH_CHARACTERS}*"
 _LONGEST: Final = 2048

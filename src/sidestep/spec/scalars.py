@@ -8,6 +8,7 @@ from functools import cached_property
 from ipaddress import IPv6Address, ip_address
 from typing import Annotated, Final, NamedTuple
 
+from sidestep.pki.spiffe import DNS_NAME, LABEL, TRUST_DOMAIN
 from sidestep.spec.checked import checked, member_of, text, whole
 
 
@@ -111,12 +112,9 @@ def _matching(pattern: re.Pattern[str], value: str) -> str:
     raise ValueError
 
 
-_LABEL: Final = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
-_LABELS: Final = rf"{_LABEL}(?:\.{_LABEL})*"
-_TRUST_DOMAIN: Final = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
-_NAME: Final = re.compile(_LABEL)
-_NAMES: Final = re.compile(rf"(?!.{{254}}){_LABELS}")
-_SPIFFE_ID: Final = re.compile(rf"spiffe://(?![^/]{{256}}){_TRUST_DOMAIN}/ns/{_LABEL}/sa/(?!.{{254}}){_LABELS}")
+_NAME: Final = re.compile(LABEL)
+_NAMES: Final = re.compile(rf"(?!.{{254}}){DNS_NAME}")
+_SPIFFE_ID: Final = re.compile(rf"spiffe://(?![^/]{{256}}){TRUST_DOMAIN}/ns/{LABEL}/sa/(?!.{{254}}){DNS_NAME}")
 _NUMBER: Final = re.compile(r"[0-9]{1,5}")
 _OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4: Final = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
@@ -125,21 +123,23 @@ _IP_LIKE: Final = re.compile(r"[0-9.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*")
 DnsName = Annotated[
     str,
     text(
-        _LABELS, "a DNS name: lower-case letters, digits, '-' and '.', labels of at most 63 characters, 253 in all", 253
+        DNS_NAME,
+        "a DNS name: lower-case letters, digits, '-' and '.', labels of at most 63 characters, 253 in all",
+        253,
     ),
 ]
-Name = Annotated[str, text(_LABEL, "a Kubernetes name: lower-case letters, digits and '-', at most 63 characters", 63)]
+Name = Annotated[str, text(LABEL, "a Kubernetes name: lower-case letters, digits and '-', at most 63 characters", 63)]
 ServiceAccount = Annotated[
-    str, text(_LABELS, "a Kubernetes name: lower-case letters, digits, '-' and '.', at most 253 characters", 253)
+    str, text(DNS_NAME, "a Kubernetes name: lower-case letters, digits, '-' and '.', at most 253 characters", 253)
 ]
 TrustDomain = Annotated[
     str,
-    text(_TRUST_DOMAIN, "a SPIFFE trust domain: lower-case letters, digits, '.', '-' and '_' (no spiffe://)", 255),
+    text(TRUST_DOMAIN, "a SPIFFE trust domain: lower-case letters, digits, '.', '-' and '_' (no spiffe://)", 255),
 ]
 LabelKey = Annotated[
     str,
     text(
-        rf"(?:{_LABELS}/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?",
+        rf"(?:{DNS_NAME}/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?",
         "a Kubernetes label key: at most 63 letters, digits, '-', '_' and '.', after DNS-NAME/ where it has one",
         317,
     ),

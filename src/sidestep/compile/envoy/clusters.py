@@ -9,8 +9,8 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
-from sidestep.compile.envoy import gateways, secrets, traffic
-from sidestep.compile.envoy.resources import CLUSTER, TYPE, cluster_name, typed, upgrade_cluster_name
+from sidestep.compile.envoy import gateways, tls, traffic
+from sidestep.compile.envoy.resources import CLUSTER, TYPE, cluster_name, upgrade_cluster_name
 from sidestep.spec.traffic import NO_TRAFFIC
 
 if TYPE_CHECKING:
@@ -51,32 +51,11 @@ def _cluster(name: str, port: EgressPort, machine: Machine, reach: Resource, *, 
         "name": name,
         "alt_stat_name": name.replace(".", "_"),
         **reach,
-        "transport_socket": _mutual_tls(port, machine.mesh.spec.trust_domain, alpn),
+        "transport_socket": tls.to_servers(port.sni, alpn, _servers(port.service, machine.mesh.spec.trust_domain)),
     }
     if port.protocol.is_http:
         cluster["typed_extension_protocol_options"] = {HTTP_OPTIONS: traffic.http_options(port, http2=http2)}
     return cluster
-
-
-def _mutual_tls(port: EgressPort, trust_domain: str, alpn: tuple[str, ...]) -> Resource:
-    validation: Resource = {
-        "default_validation_context": {"match_typed_subject_alt_names": _servers(port.service, trust_domain)},
-        "validation_context_sds_secret_config": secrets.ROOTS_SOURCE,
-    }
-    common: Resource = {
-        "tls_params": _TLS_VERSIONS,
-        "alpn_protocols": alpn,
-        "tls_certificate_sds_secret_configs": _IDENTITY,
-        "combined_validation_context": validation,
-    }
-    context = typed(
-        "transport_sockets.tls.v3.UpstreamTlsContext",
-        sni=port.sni,
-        # A resumed session is not asked for its certificate: an expired one would go on working (run on a real istiod).
-        max_session_keys=0,
-        common_tls_context=common,
-    )
-    return {"name": "envoy.transport_sockets.tls", "typed_config": context}
 
 
 def _servers(service: Service, trust_domain: str) -> list[Resource]:
@@ -91,11 +70,3 @@ def _servers(service: Service, trust_domain: str) -> list[Resource]:
 
 def _uri(how: str, value: str) -> Resource:
     return {"san_type": "URI", "matcher": {how: value}}
-
-
-_IDENTITY: Final[list[Resource]] = [secrets.IDENTITY_SOURCE]
-_TLS_VERSIONS: Final[Resource] = {
-    "tls_minimum_protocol_version": "TLSv1_2",
-    # Envoy's upstream default ends at 1.2.
-    "tls_maximum_protocol_version": "TLSv1_3",
-}

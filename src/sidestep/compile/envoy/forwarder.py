@@ -14,28 +14,28 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
-from sidestep.compile.envoy import secrets, tunnel
+from sidestep.compile.envoy import tls, tunnel
 from sidestep.compile.envoy.access_log import REFUSED_LOG
 from sidestep.compile.envoy.authorization import subject_alt_names
 from sidestep.compile.envoy.downstream import Downstream, FilterChains
-from sidestep.compile.envoy.resources import LISTENER, TYPE, extension, typed
+from sidestep.compile.envoy.resources import LISTENER, TYPE, cidr_range, extension
 from sidestep.spec.clients import Limits
+from sidestep.spec.requests import HEALTH_PATH
 from sidestep.spec.sockets import UnixSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from sidestep.compile.envoy.downstream import Filter
-    from sidestep.compile.envoy.resources import Json, Resource
+    from sidestep.compile.envoy.resources import Resource
     from sidestep.spec import LocalAddress, Machine
-    from sidestep.spec.clients import Clients
+    from sidestep.spec.clients import Clients, MutualTLS
 
 CREDENTIALS: Final = "clients.htpasswd"
-HEALTH_PATH: Final = "/healthz/ready"
-"""Istio's own, as the usual port of it is: 15021."""
 _HTTP: Final = "envoy.filters.network.http_connection_manager"
 _USER: Final = "x-sidestep-user"
 _NAMESPACE: Final = "sidestep"
+_ALPN: Final = ("h2", "http/1.1")
 
 
 def filter_chains(machine: Machine) -> FilterChains:
@@ -89,7 +89,7 @@ class _ForClients(FilterChains):
         if http and clients.mutual_tls:
             match["transport_protocol"] = "raw_buffer"
         if clients.cidrs:
-            match["source_prefix_ranges"] = [_range(network) for network in clients.cidrs]
+            match["source_prefix_ranges"] = [cidr_range(network) for network in clients.cidrs]
         name, downstream = "plain", self._client
         if is_proxy and credentials:
             # Envoy reads the file of passwords when it makes the chain, and makes it anew when its name is another one.
@@ -108,10 +108,13 @@ class _ForClients(FilterChains):
                 "name": "mutual-tls",
                 **({"filter_chain_match": match} if match else {}),
                 "filters": [make(self._client)],
-                "transport_socket": _mutual_tls(self._machine, clients.mutual_tls.principals, http=http),
+                "transport_socket": tls.from_callers(_ALPN if http else (), self._names(clients.mutual_tls)),
                 "transport_socket_connect_timeout": "5s",
             }
         ]
+
+    def _names(self, clients: MutualTLS) -> list[Resource]:
+        return subject_alt_names(clients.principals, self._machine.mesh.spec.trust_domain)
 
 
 def _downstream(logged: Mapping[str, str], machine: Machine) -> Downstream:
@@ -134,34 +137,7 @@ def _from_balancers(clients: Clients) -> Resource:
     """By the address that the connection really comes from, whatever has been said of the client's."""
     if clients.proxy_protocol is None:
         return {}
-    return {"direct_source_prefix_ranges": [_range(network) for network in clients.proxy_protocol.from_]}
-
-
-def _range(network: str) -> Resource:
-    address, _, length = network.partition("/")
-    return {"address_prefix": address, "prefix_len": int(length)}
-
-
-def _mutual_tls(machine: Machine, principals: Sequence[str], *, http: bool) -> Resource:
-    names: Json = subject_alt_names(principals, machine.mesh.spec.trust_domain)
-    common: Resource = {
-        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
-        **({"alpn_protocols": ["h2", "http/1.1"]} if http else {}),
-        "tls_certificate_sds_secret_configs": [secrets.IDENTITY_SOURCE],
-        "combined_validation_context": {
-            "default_validation_context": {"match_typed_subject_alt_names": names},
-            "validation_context_sds_secret_config": secrets.ROOTS_SOURCE,
-        },
-    }
-    context = typed(
-        "transport_sockets.tls.v3.DownstreamTlsContext",
-        require_client_certificate=True,
-        # A resumed session would show no certificate: one that has expired since would go on working.
-        disable_stateless_session_resumption=True,
-        disable_stateful_session_resumption=True,
-        common_tls_context=common,
-    )
-    return {"name": "envoy.transport_sockets.tls", "typed_config": context}
+    return {"direct_source_prefix_ranges": [cidr_range(network) for network in clients.proxy_protocol.from_]}
 
 
 def _rate(limits: Limits) -> list[Resource]:

@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from sidestep.compile.envoy.resources import extension
+from sidestep.spec.requests import HEALTH_PATH
 from sidestep.spec.traffic import Duration
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _RAREST_PROBE: Final = Duration(30_000)
 # gateway that is known to be gone.
 AT_ONCE: Final[Resource] = {"update_merge_window": "0s"}
 _LOST: Final[Resource] = {"ignore_health_on_host_removal": True, "close_connections_on_host_health_failure": True}
-_READY: Final[Resource] = {"path": "/healthz/ready", "host": "gateway"}
+_READY: Final[Resource] = {"path": HEALTH_PATH, "host": "gateway"}
 
 
 class Others(Flag):

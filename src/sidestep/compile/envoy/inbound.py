@@ -9,17 +9,17 @@ from __future__ import annotations
 from itertools import product
 from typing import TYPE_CHECKING, Final
 
-from sidestep.compile.envoy import application, secrets
+from sidestep.compile.envoy import application, tls
 from sidestep.compile.envoy.access_log import INBOUND_HTTP_LOG, INBOUND_TCP_LOG, REFUSED_LOG
 from sidestep.compile.envoy.authorization import http_rbac, looks_at_paths, subject_alt_names
 from sidestep.compile.envoy.peer_metadata import METADATA, METADATA_ID
-from sidestep.compile.envoy.resources import LISTENER, TYPE, extension, typed
+from sidestep.compile.envoy.resources import LISTENER, TYPE, cidr_range, extension
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sidestep.compile.envoy.peer_metadata import PeerMetadata
-    from sidestep.compile.envoy.resources import Json, Resource
+    from sidestep.compile.envoy.resources import Resource
     from sidestep.spec import IngressPort, Machine
     from sidestep.spec.ingress import LoadBalancer
 
@@ -56,39 +56,16 @@ def _match(balancer: LoadBalancer | None) -> Resource:
     """Whoever calls from elsewhere matches no chain: the connection is closed before a handshake."""
     if balancer is None:
         return {}
-    ranges: list[Json] = []
-    for network in balancer.sources:
-        address, _, length = network.partition("/")
-        ranges.append({"address_prefix": address, "prefix_len": int(length)})
-    return {"filter_chain_match": {"source_prefix_ranges": ranges}}
+    return {"filter_chain_match": {"source_prefix_ranges": [cidr_range(network) for network in balancer.sources]}}
 
 
 def _transport(port: IngressPort, trust_domain: str) -> Resource:
     balancer = port.spec.load_balancer
     if balancer and balancer.unsafe_tls_mode == "DISABLE":
         return {}
-    common: Resource = {
-        "tls_params": _TLS_VERSIONS,
-        **({"alpn_protocols": _ALPN} if port.protocol.is_http else {}),
-        "tls_certificate_sds_secret_configs": [secrets.IDENTITY_SOURCE],
-    }
-    if port.spec.allow:
-        common["combined_validation_context"] = {
-            "default_validation_context": {
-                "match_typed_subject_alt_names": subject_alt_names(port.spec.allow, trust_domain)
-            },
-            "validation_context_sds_secret_config": secrets.ROOTS_SOURCE,
-        }
-    context = typed(
-        "transport_sockets.tls.v3.DownstreamTlsContext",
-        require_client_certificate=bool(port.spec.allow),
-        # A resumed session would show no certificate: one that has expired since would go on working.
-        disable_stateless_session_resumption=True,
-        disable_stateful_session_resumption=True,
-        common_tls_context=common,
-    )
+    alpn = _ALPN if port.protocol.is_http else ()
     return {
-        "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": context},
+        "transport_socket": tls.from_callers(alpn, subject_alt_names(port.spec.allow or (), trust_domain)),
         "transport_socket_connect_timeout": "15s",
     }
 
@@ -190,10 +167,6 @@ def _telemetry(metadata: PeerMetadata, *, outside: bool) -> Resource:
 # Under CGI, WSGI and the like these are the same variable as x-forwarded-client-cert, which Envoy alone writes.
 _LIKE_XFCC: Final = ["x{}forwarded{}client{}cert".format(*each) for each in product("-_", repeat=3) if "_" in each]
 _ALPN: Final = ("h2", "http/1.1")
-_TLS_VERSIONS: Final[Resource] = {
-    "tls_minimum_protocol_version": "TLSv1_2",
-    "tls_maximum_protocol_version": "TLSv1_3",
-}
 # As at a sidecar: X-Forwarded-For is the caller's own affair.
 _FROM_THE_MESH: Final[Resource] = {"use_remote_address": False}
 # The balancer alone gets here, and what it adds to X-Forwarded-For is true.

@@ -46,6 +46,12 @@ def from_file(path: str, watched_directory: str) -> Resource:
     return {"resource_api_version": "V3", "path_config_source": source}
 
 
+def cidr_range(network: str) -> Resource:
+    """A network as Envoy writes it: ``10.0.0.0/8``."""
+    address, _, length = network.partition("/")
+    return {"address_prefix": address, "prefix_len": int(length)}
+
+
 def cluster_name(port: EgressPort) -> str:
     """Istio's name for it. No DNS name: Envoy's DNS filter would answer those with the gateway's address (facts b)."""
     return f"outbound|{port.number}|{port.traffic.subset}|{port.service.host}"
