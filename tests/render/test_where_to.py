@@ -246,8 +246,8 @@ def test_roots_of_the_spec_seed_the_bundle_and_follow_it(place: Path) -> None:
 
 
 def test_nothing_but_certificates_of_a_roots_file_gets_into_a_bundle(place: Path) -> None:
-    """A key may stand there where nobody sees one, and others may read the bundle."""
-    Path("roots.pem").write_bytes(b"a note\n -----BEGIN PRIVATE KEY-----\nAAAA\n -----END PRIVATE KEY-----\n" + roots())
+    """What else stands there may be a secret, and others may read the bundle."""
+    Path("roots.pem").write_bytes(b"a note: the password is hunter2\n" + roots() + b"MC4CAQAwBQYDK2VwBCIEIA==\n")
     spec("rooted.yaml", roots="roots.pem")
     render("rooted.yaml")
     assert Path("bundle/certs/root-cert.pem").read_bytes() == roots()

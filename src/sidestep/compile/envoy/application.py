@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from sidestep.compile.envoy.clusters import HTTP_OPTIONS
+from sidestep.compile.envoy.gateways import THRESHOLDS, UNLIMITED
 from sidestep.compile.envoy.resources import CLUSTER, TYPE, typed
 
 if TYPE_CHECKING:
     from sidestep.compile.envoy.resources import Resource
     from sidestep.spec import IngressPort, Listen, Machine
     from sidestep.spec.ingress import HealthCheck
-
-_UNLIMITED: Final = 4294967295
 
 
 def name(port: IngressPort) -> str:
@@ -93,11 +92,6 @@ _AT_ONCE: Final[Resource] = {
     # By default it takes up to a second until requests follow a change of health.
     "update_merge_window": "0s",
 }
-_THRESHOLDS: Final[Resource] = {
-    "max_connections": _UNLIMITED,
-    "max_pending_requests": _UNLIMITED,
-    "max_requests": _UNLIMITED,
-    "max_retries": _UNLIMITED,
-}
+_THRESHOLDS: Final[Resource] = {**THRESHOLDS, "max_retries": UNLIMITED}
 _HTTP1: Final = typed("upstreams.http.v3.HttpProtocolOptions", explicit_http_config={"http_protocol_options": {}})
 _HTTP2: Final = typed("upstreams.http.v3.HttpProtocolOptions", explicit_http_config={"http2_protocol_options": {}})
