@@ -75,8 +75,9 @@ class Spent:
 
 def run(command: Command, *, directory: Path | None = None) -> Spent:
     """Runs a command that must succeed, without showing what it prints."""
+    environment = _as_installed()
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    ran = subprocess.run(command, cwd=directory, capture_output=True, check=False, env=_as_installed())
+    ran = subprocess.run(command, cwd=directory, capture_output=True, check=False, env=environment)
     wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     if ran.returncode:
         sys.exit(f"{' '.join(map(str, command))} ended with {ran.returncode}:\n{ran.stderr.decode()[-2000:]}")

@@ -142,7 +142,7 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True, validated_data={})
     if isinstance(value, bool):
         return f"`{value}`".lower()
-    return f"`{value}`" if value else ""
+    return f"`{value}`" if value and not isinstance(value, BaseModel) else ""
 
 
 def _allowed(field: FieldInfo) -> str:

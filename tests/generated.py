@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
@@ -23,9 +24,17 @@ LABELS = st.one_of(
 )
 PORTS = st.integers(1, 65535)
 NAMES = st.tuples(LABELS, st.sampled_from(["com", "example.com", "a.b.c", "0", "svc", "ns.svc.x"])).map(".".join)
+
+
+def _means_one_machine(address: IPv4Address | IPv6Address) -> bool:
+    if isinstance(address, IPv4Address):
+        return 0 < address.packed[0] < 224
+    special = address.is_unspecified or address.is_multicast or address.is_link_local
+    return not special and address.ipv4_mapped is None
+
+
 ADDRESSES = st.one_of(
-    st.ip_addresses(v=4).map(str).filter(lambda address: address != "0.0.0.0"),
-    st.ip_addresses(v=6).map(str).filter(lambda address: address != "::" and not address.startswith("::ffff:")),
+    st.ip_addresses().filter(_means_one_machine).map(str),
     NAMES.filter(lambda name: not _is_numeric(name)),
 )
 KUBERNETES_VALUES = st.one_of(LABELS, st.sampled_from(["app", "version", "app.kubernetes.io/name", "A_b.c", "v1.0"]))

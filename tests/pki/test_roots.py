@@ -52,6 +52,7 @@ def test_a_byte_order_mark_is_no_harm() -> None:
         (ROOT.certificate.public_bytes(serialization.Encoding.DER), NOW, "DER"),
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", NOW, "damaged"),
         (encode(ROOT.roots)[:-40], NOW, "damaged"),
+        (encode(ROOT.roots) + encode(ROOT.roots)[:200], NOW, "damaged: it begins and does not end"),
         (
             altered(b"\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07", b"\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x7f"),
             NOW,

@@ -14,6 +14,7 @@ from sidestep.pki.spiffe import SpiffeId
         "spiffe://cluster.local/ns/vms/sa/billing",
         "spiffe://a_b-c.1/ns/0/sa/billing.v2",
         f"spiffe://{'t' * 255}/ns/{'n' * 63}/sa/{'s' * 63}.{'s' * 63}",
+        f"spiffe://cluster.local/ns/vms/sa/{'s' * 253}",
     ],
 )
 def test_a_spiffe_id_survives_reading_and_writing(text: str) -> None:

@@ -150,6 +150,16 @@ def test_every_file_is_reported_on(tmp_path: Path) -> None:
     assert files == [f"{tmp_path}/{name}.yaml" for name in ("mesh", "missing", "workload")]
 
 
+def test_a_name_of_two_lines_is_shown_on_one(tmp_path: Path) -> None:
+    file = tmp_path / "a\nb.yaml"
+    file.write_text(BOTH.replace("Mesh", "Mash"), encoding="utf-8")
+    assert run("validate", file).err == (
+        f"error: {tmp_path}/a\\nb.yaml:2:7: kind: unknown kind, did you mean Mesh? "
+        '(found "Mash"; allowed: Mesh, Workload)\n'
+    )
+    assert run("validate", tmp_path / "no\nwhere").err.startswith(f"error: {tmp_path}/no\\nwhere: cannot be read")
+
+
 def test_a_name_that_is_no_unicode_is_shown_as_it_can_be(tmp_path: Path) -> None:
     name = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.yaml")
     Path(name).write_text(BOTH.replace("Mesh", "Mash"), encoding="utf-8")

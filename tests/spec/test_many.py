@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidestep.spec.documents import MAX_DOCUMENTS, MAX_PROBLEMS
-from sidestep.spec.positions import places
+from sidestep.spec.positions import positions
 from tests import documents
 from tests.commands import Ran, run
 from tests.spec.texts import BOTH, MESH, WORKLOAD
@@ -150,7 +150,7 @@ def test_everything_is_where_a_node_graph_has_it(values: list[Any], flow: bool |
     )
     expected = dict(_composed(text))
     asked = [*expected, *((*path, "not there") for path in expected), *((*path, 99) for path in expected)]
-    found = places(text, asked)
+    found = {path: position.value for path, position in positions(text, asked).items()}
     assert {path: found[path] for path in expected} == expected
     assert all(found[path] == expected[path[:-1]] for path in asked if path not in expected)
 
@@ -174,4 +174,5 @@ def _in_node(path: Steps, node: yaml.Node, placed: yaml.Node) -> Iterator[tuple[
 
 def test_what_an_alias_stands_for_is_where_the_alias_is() -> None:
     text = "a: &x {b: 1}\nc:\n- *x\n"
-    assert places(text, [(0, "a", "b"), (0, "c", 0, "b")]) == {(0, "a", "b"): (1, 11), (0, "c", 0, "b"): (3, 3)}
+    at = positions(text, [(0, "a", "b"), (0, "c", 0, "b")])
+    assert at == {(0, "a", "b"): ((1, 11), (1, 8)), (0, "c", 0, "b"): ((3, 3), (3, 3))}

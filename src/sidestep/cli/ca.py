@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from sidestep.cli.paths import PATH
 from sidestep.cli.terminal import Terminal, format_option
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def ca() -> None:
 
 
 @ca.command(short_help="Make a root, a CA for the mesh and one for machines.")
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=PATH)
 @click.option("--trust-domain", default="cluster.local", show_default=True, help="Trust domain of the mesh.")
 @click.option("--machines-trust-domain", help="Trust domain of the machines.  [default: the mesh's]")
 @format_option()
@@ -70,12 +71,12 @@ def init(terminal: Terminal, directory: Path, trust_domain: str, machines_trust_
 
 
 @ca.command(short_help="Issue a key and certificate, or renew them.")
-@click.argument("ca_dir", type=click.Path(path_type=Path))
-@click.argument("out_dir", type=click.Path(path_type=Path), required=False)
+@click.argument("ca_dir", type=PATH)
+@click.argument("out_dir", type=PATH, required=False)
 @click.option("--id", "spiffe_id", metavar="SPIFFE_ID", help="Whom the certificate names.")
 @click.option(
     "--bundle",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Write this bundle's certs/; the name is the bundle's without --id.",
 )
 @click.option(

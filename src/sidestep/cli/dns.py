@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sidestep.cli.paths import PATH
 from sidestep.cli.terminal import Terminal
 from sidestep.errors import MissingDependency
 
@@ -41,7 +42,7 @@ def _local_address(ctx: click.Context, parameter: click.Parameter, value: str) -
 
 
 @click.command(short_help="A small DNS server for the names of a bundle's services.")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
 @click.option("--listen", default="127.0.0.1:5353", show_default=True, callback=_local_address, metavar="ADDRESS:PORT")
 @click.option("--forward", callback=_address, metavar="ADDRESS:PORT", help="Ask this server for all other names.")
 @click.pass_obj
@@ -65,7 +66,8 @@ def dns(terminal: Terminal, bundle: Path, listen: Listen, forward: Listen | None
     try:
         asyncio.run(_serve(terminal, addresses, listen, forward))
     except ModuleNotFoundError as missing:
-        raise MissingDependency(f"this needs the package {missing.name}", hint="pip install 'sidestep[dns]'") from None
+        message = f"this needs a package that is not installed: no module is named {missing.name}"
+        raise MissingDependency(message, hint="pip install 'sidestep[dns]'") from None
 
 
 async def _serve(terminal: Terminal, addresses: Mapping[str, str], listen: Listen, forward: Listen | None) -> None:

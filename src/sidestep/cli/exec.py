@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from sidestep.cli.paths import PATH
 from sidestep.cli.terminal import start_command
 from sidestep.errors import CommandNotExecutable, CommandNotFound, EnvoyStopped
 
@@ -24,7 +25,7 @@ def _command(_ctx: click.Context, _parameter: click.Parameter, value: tuple[str,
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 @click.option("--wait", type=click.FloatRange(0, 3600), default=0.0, metavar="SECONDS", help="Wait for its Envoy.")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, callback=_command, metavar="-- COMMAND…")
 def exec(wait: float, bundle: Path, command: tuple[str, ...]) -> None:  # noqa: A001 (the command's name)
     """Run COMMAND with the variables of `sidestep env BUNDLE`, in place of this process.

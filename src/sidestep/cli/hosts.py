@@ -6,14 +6,15 @@ from pathlib import Path
 
 import click
 
+from sidestep.cli.paths import PATH
 from sidestep.cli.terminal import Terminal, format_option
 
 
 @click.command(short_help="Names for a bundle's services, in a hosts file.")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
 @click.option("--install", "action", flag_value="install", help="Put the block into the file, or bring it up to date.")
 @click.option("--remove", "action", flag_value="remove", help="Take the block out of the file.")
-@click.option("--file", type=click.Path(path_type=Path), metavar="FILE", help="Another file than the system's.")
+@click.option("--file", type=PATH, metavar="FILE", help="Another file than the system's.")
 @format_option()
 @click.pass_obj
 def hosts(terminal: Terminal, bundle: Path, action: str | None, file: Path | None) -> None:

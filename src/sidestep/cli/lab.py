@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sidestep.cli import lab_report
+from sidestep.cli.paths import PATH
 from sidestep.cli.terminal import Terminal, format_option
 from sidestep.errors import MissingDependency, OutputError
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--once", is_flag=True, help="Run the scenarios and exit: 0 only if every one holds.")
 @click.option("--scenario", "names", multiple=True, metavar="NAME", help="Only this one. May be repeated.")
 @click.option("--list", "listing", is_flag=True, help="List the scenarios and exit.")
-@click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Leave every file in DIR.")
+@click.option("--keep", type=PATH, metavar="DIR", help="Leave every file in DIR.")
 @click.option("--envoy-path", metavar="FILE", help="The Envoy to use.  [default: $SIDESTEP_ENVOY, the wheel, PATH]")
 @format_option()
 @click.pass_context
@@ -73,10 +74,11 @@ def _scenarios(names: Sequence[str]) -> list[Scenario]:
     try:
         from sidestep.lab.scenarios import SCENARIOS
     except ModuleNotFoundError as missing:
-        package = (missing.name or "").partition(".")[0]
-        if package == "sidestep":
+        module = (missing.name or "").partition(".")[0]
+        if module == "sidestep":
             raise
-        raise MissingDependency(f"the lab needs the package {package}", hint="pip install 'sidestep[lab]'") from None
+        message = f"the lab needs a package that is not installed: no module is named {module}"
+        raise MissingDependency(message, hint="pip install 'sidestep[lab]'") from None
     known = {scenario.name: scenario for scenario in SCENARIOS}
     for name in names:
         if name not in known:

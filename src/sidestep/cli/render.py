@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sidestep.cli import collector
+from sidestep.cli.paths import PATH
 from sidestep.cli.terminal import Terminal, format_option, start_command
 
 if TYPE_CHECKING:
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Write each workload's bundle: an ordinary Envoy directory.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE…")
-@click.option(
-    "-o", "--output", "output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where to."
-)
+@click.option("-o", "--output", "output", required=True, type=PATH, metavar="DIR", help="Where to.")
 @click.option("--workload", metavar="[NAMESPACE/]NAME", help="Only this workload.")
 @click.option("--force", is_flag=True, help="Replace files in DIR that are not ours, or were edited.")
 @click.option(

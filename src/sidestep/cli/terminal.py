@@ -10,7 +10,7 @@ import textwrap
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
@@ -69,13 +69,13 @@ class Terminal:
 
     def progress(self, text: str) -> None:
         """What is being done now, where somebody watches; whatever is printed next takes its place."""
-        if (text or self._in_progress) and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        if (text or self._in_progress) and _is_watched(sys.stderr) and os.environ.get("TERM") != "dumb":
             click.echo(f"\r\x1b[K{text[: self.width - 1]}", err=True, nl=False, color=True)
         self._in_progress = bool(text)
 
     def wrapped(self, text: str, *, indent: int) -> str:
         """``text`` with an indent, in lines that fit where somebody watches; else in one."""
-        if not sys.stdout.isatty():
+        if not _is_watched(sys.stdout):
             return " " * indent + text
         prefix = " " * indent
         return textwrap.fill(text, self.width, initial_indent=prefix, subsequent_indent=prefix, break_on_hyphens=False)
@@ -173,6 +173,11 @@ class Terminal:
     def _answer_error(self, message: str, hint: str, exit_code: int, problems: Sequence[object] = ()) -> None:
         details = {"message": message, "hint": hint, "problems": problems, "exit_code": exit_code}
         self.answer({"ok": False, "error": details})
+
+
+def _is_watched(stream: TextIO | None) -> bool:
+    """Whether it ends at a terminal; there is no stream where it was closed before the start."""
+    return stream is not None and stream.isatty()
 
 
 def start_command(bundle: Path) -> str:

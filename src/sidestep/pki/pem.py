@@ -25,13 +25,15 @@ def read_certificates(pem: bytes, what: str) -> tuple[x509.Certificate, ...]:
 
     Raises `CertificateError`, naming ``what``, when there is none, one is damaged, or something else is in there.
     """
-    _check_labels(pem, what)
+    blocks = _count_blocks(pem, what)
     try:
         certificates = tuple(x509.load_pem_x509_certificates(pem))
         for each in certificates:
             _read_all(each)
     except (ValueError, TypeError, x509.InvalidVersion, x509.DuplicateExtension, UnsupportedAlgorithm) as problem:
         raise CertificateError(f"{what}: a certificate in it is damaged: {problem}") from problem
+    if len(certificates) != blocks:
+        raise CertificateError(f"{what}: a certificate in it is damaged: it begins and does not end")
     return certificates
 
 
@@ -60,7 +62,8 @@ def encode(certificates: Iterable[x509.Certificate]) -> bytes:
     return b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in certificates)
 
 
-def _check_labels(pem: bytes, what: str) -> None:
+def _count_blocks(pem: bytes, what: str) -> int:
+    """How many certificates begin in it. Raises `CertificateError` where there is none, or anything else."""
     labels = [label.decode("ascii", "replace") for label in _LABEL.findall(pem)]
     if any("PRIVATE KEY" in label for label in labels):
         raise CertificateError(
@@ -72,6 +75,7 @@ def _check_labels(pem: bytes, what: str) -> None:
         raise CertificateError(f"{what}: found PEM of {', '.join(others)}; allowed: CERTIFICATE only")
     if not labels:
         raise CertificateError(f"{what}: found {_kind(pem)}; allowed: certificates in PEM")
+    return len(labels)
 
 
 def _kind(content: bytes) -> str:

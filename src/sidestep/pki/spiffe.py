@@ -13,12 +13,15 @@ LABEL: Final = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 """A pattern of a DNS label (RFC 1123), as Kubernetes has them."""
 DNS_NAME: Final = rf"{LABEL}(?:\.{LABEL})*"
 """A pattern of several, of which 253 characters are allowed in all."""
+SERVICE_ACCOUNT: Final = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*"
+"""A pattern of a service account, of which 253 characters are allowed in all. Kubernetes limits no label of it
+(apimachinery, IsDNS1123Subdomain)."""
 TRUST_DOMAIN: Final = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
 """A pattern of a trust domain, of which 255 characters are allowed."""
 
 _TRUST_DOMAIN = re.compile(rf"(?=.{{1,255}}\Z){TRUST_DOMAIN}")
 _NAMESPACE = re.compile(LABEL)
-_SERVICE_ACCOUNT = re.compile(rf"(?=.{{1,253}}\Z){DNS_NAME}")
+_SERVICE_ACCOUNT = re.compile(rf"(?=.{{1,253}}\Z){SERVICE_ACCOUNT}")
 
 
 def check_trust_domain(text: str) -> str:
@@ -34,7 +37,7 @@ def check_trust_domain(text: str) -> str:
 class SpiffeId:
     """``spiffe://<trust domain>/ns/<namespace>/sa/<service account>``; valid, or `CertificateError` on making it.
 
-    Namespace and service account follow Kubernetes: a DNS label of at most 63 bytes, a DNS name of at most 253.
+    Namespace and service account follow Kubernetes: a DNS label of at most 63 bytes; labels of any length, 253 in all.
     """
 
     trust_domain: str
@@ -44,7 +47,12 @@ class SpiffeId:
     def __post_init__(self) -> None:
         check_trust_domain(self.trust_domain)
         _check("namespace", _NAMESPACE, self.namespace, "a DNS label: 1 to 63 of a-z 0-9 -, no dash at either end")
-        _check("service account", _SERVICE_ACCOUNT, self.service_account, "a DNS name: 1 to 253 of a-z 0-9 - .")
+        _check(
+            "service account",
+            _SERVICE_ACCOUNT,
+            self.service_account,
+            "1 to 253 of a-z 0-9 - ., no dash or dot at either end",
+        )
 
     @classmethod
     def parse(cls, text: str) -> SpiffeId:

@@ -36,6 +36,8 @@ class Finding(NamedTuple):
     message: str
     found: str = ""
     allowed: str = ""
+    is_of_key: bool = False
+    """Whether it is the key at the end of ``path`` that is wrong, whatever stands under it."""
 
 
 Check: TypeAlias = Callable[[Any], Iterator[Finding]]

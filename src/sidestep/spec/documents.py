@@ -20,7 +20,7 @@ from yaml.events import (
     ScalarEvent,
 )
 
-from sidestep.errors import Problem
+from sidestep.errors import Problem, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,18 +139,9 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else text[:60] + f"… ({len(str(value))} characters)"
 
 
-def printable(text: str) -> str:
-    """The text with control characters escaped, so that it stays on its line."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
-
-
 def shortened(text: str) -> str:
     """The text as it may stand in a message: of a long one, the beginning."""
     return printable(text if len(text) <= 100 else f"{text[:100]}…")
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode()
 
 
 def _decode(file: str, content: bytes) -> str:
@@ -190,7 +181,7 @@ def _unreadable(file: str, text: str, error: yaml.reader.ReaderError) -> Problem
         return Problem(file, 0, 0, "", "", "", f"not valid YAML: {error.reason}")
     line = text.count("\n", 0, character.start()) + 1
     column = character.start() - text.rfind("\n", 0, character.start())
-    found = f"control character {_escape(character[0])}"
+    found = f"control character {printable(character[0])}"
     return Problem(file, line, column, "", found, "printable text", "not valid YAML")
 
 

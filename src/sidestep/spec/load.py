@@ -24,7 +24,7 @@ from sidestep.files import read as read_file
 from sidestep.spec import clients, htpasswd, inbound
 from sidestep.spec.base import Finding, Unknown
 from sidestep.spec.clashes import clashes
-from sidestep.spec.documents import MAX_BYTES, Document, Path, printable, read, shown
+from sidestep.spec.documents import MAX_BYTES, Document, Path, read, shown
 from sidestep.spec.model import AnyWorkload, Mesh, Workload, WorkloadSpec
 from sidestep.spec.report import Report
 from sidestep.spec.resolve import Machine, Resolution
@@ -224,7 +224,7 @@ def _read_file(file: str) -> tuple[list[Document], list[Problem]]:
             return read(file, stream.read(MAX_BYTES + 1))
     except (OSError, ValueError) as error:
         message = f"cannot be read: {_reason(error)}"
-        return [], [Problem(printable(file), 0, 0, "", "", "a readable file", message)]
+        return [], [Problem(file, 0, 0, "", "", "a readable file", message)]
 
 
 def _standard_input() -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import yaml
 
@@ -20,11 +20,20 @@ Place: TypeAlias = tuple[int, int]
 """Line and column, 1-based."""
 
 
+class Position(NamedTuple):
+    """Where a value stands, and where its key does."""
+
+    value: Place
+    """Of a list or mapping under a key, the key's."""
+    key: Place
+    """The value's, where it has none: an item of a list, a document."""
+
+
 @dataclass
 class _Wanted:
-    """A value whose place is asked for, or that of something in it."""
+    """A value whose position is asked for, or that of something in it."""
 
-    place: Place | None = None
+    position: Position | None = None
     inner: dict[str | int, _Wanted] = field(default_factory=dict)
 
 
@@ -41,17 +50,16 @@ class _Open:
         """Takes ``place`` for that of the next value, where that is wanted."""
         wanted = self.wanted.inner.get(self.step) if self.step is not None else None
         if wanted:
-            wanted.place = place
+            wanted.position = Position(place, self.key or place)
         return wanted
 
 
-def places(text: str, paths: Iterable[Path]) -> Mapping[Path, Place]:
-    """The place of each value in the documents of ``text``; a path begins with the 0-based number of its document.
+def positions(text: str, paths: Iterable[Path]) -> Mapping[Path, Position]:
+    """Where each value stands in the documents of ``text``; a path begins with the 0-based number of its document.
 
-    It is that of the nearest value around it where it is not there, or of the alias that stands for what holds it; of a
-    list or mapping under a key, the key's.
+    Where it is not there, that is where the nearest value around it stands, or the alias for what holds it.
     """
-    root = _Wanted((1, 1))
+    root = _Wanted(Position((1, 1), (1, 1)))
     paths = list(paths)
     for path in paths:
         node = root
@@ -62,13 +70,13 @@ def places(text: str, paths: Iterable[Path]) -> Mapping[Path, Place]:
     return {path: _nearest(root, path) for path in paths}
 
 
-def _nearest(node: _Wanted, path: Path) -> Place:
-    place = node.place
+def _nearest(node: _Wanted, path: Path) -> Position:
+    position = node.position
     for step in path:
         node = node.inner[step]
-        place = node.place or place
-    assert place is not None
-    return place
+        position = node.position or position
+    assert position is not None
+    return position
 
 
 def _follow(stream: Iterator[yaml.Event], root: _Wanted, last: int) -> None:

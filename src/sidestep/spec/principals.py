@@ -10,15 +10,15 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final
 
-from sidestep.pki.spiffe import DNS_NAME, LABEL, TRUST_DOMAIN
+from sidestep.pki.spiffe import LABEL, SERVICE_ACCOUNT, TRUST_DOMAIN
 from sidestep.spec.checked import checked
 
 SCHEME: Final = "spiffe://"
 ANYBODY: Final = "*"
 
-_EXACT = rf"{TRUST_DOMAIN}/ns/{LABEL}/sa/{DNS_NAME}"
+_EXACT = rf"{TRUST_DOMAIN}/ns/{LABEL}/sa/{SERVICE_ACCOUNT}"
 _PREFIX = rf"{TRUST_DOMAIN}/(?:ns/(?:[-a-z0-9]{{0,63}}|{LABEL}/(?:sa/[-a-z0-9.]{{0,253}})?))?\*"
-_SUFFIX = rf"\*(?:(?:/ns/{LABEL})?/sa/{DNS_NAME})?"
+_SUFFIX = rf"\*(?:(?:/ns/{LABEL})?/sa/{SERVICE_ACCOUNT})?"
 _PATTERN: Final = rf"{_EXACT}|{_PREFIX}|{_SUFFIX}"
 _LONGEST: Final = 700
 

@@ -7,12 +7,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from sidestep.errors import Problem
-from sidestep.spec.documents import field_name, printable, shortened, shown
+from sidestep.errors import Problem, printable
+from sidestep.spec.documents import field_name, shortened, shown
 
 if TYPE_CHECKING:
     from sidestep.spec.base import Finding
     from sidestep.spec.documents import Document
+    from sidestep.spec.positions import Position
 
 _LINE_BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 """As YAML counts lines."""
@@ -42,18 +43,18 @@ class Report:
 def _placed(found: list[tuple[Document, Finding]]) -> list[Problem]:
     if not found:
         return []
-    from sidestep.spec.positions import places  # only where something is wrong
+    from sidestep.spec.positions import positions  # only where something is wrong
 
     text = found[0][0].text
-    where = places(text, [(document.index, *finding.path) for document, finding in found])
+    where = positions(text, [(document.index, *finding.path) for document, finding in found])
     lines = _LINE_BREAK.split(text)
     return [_problem(document, finding, where[document.index, *finding.path], lines) for document, finding in found]
 
 
-def _problem(document: Document, finding: Finding, place: tuple[int, int], lines: Sequence[str]) -> Problem:
-    path, *words = finding
+def _problem(document: Document, finding: Finding, position: Position, lines: Sequence[str]) -> Problem:
+    path, *words, is_of_key = finding
     message, found, allowed = map(printable, words)
-    value = document.at(path)
+    place, value = position.key if is_of_key else position.value, document.at(path)
     if type(value) in {int, float} and found == shown(value):
         line, column = place
         written = _NUMBER.match(lines[line - 1], column - 1)

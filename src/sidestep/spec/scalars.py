@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from functools import cached_property
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address
 from typing import Annotated, Final, NamedTuple
 
-from sidestep.pki.spiffe import DNS_NAME, LABEL, TRUST_DOMAIN
+from sidestep.pki.spiffe import DNS_NAME, LABEL, SERVICE_ACCOUNT, TRUST_DOMAIN
 from sidestep.spec.checked import checked, member_of, text, whole
 
 
@@ -85,13 +85,17 @@ def _address(value: object) -> str:
 
 def _ip(text: str) -> str:
     """An IP address in its canonical form: the IPv4 address where it stands for one (``::ffff:127.0.0.1``)."""
-    if _IPV4.fullmatch(text):
-        return text  # there may be thousands, and `ip_address` takes ten times as long
-    try:
-        address = ip_address(text)
-    except ValueError:
-        raise ValueError("not an IP address") from None
-    return str(address.ipv4_mapped or address) if isinstance(address, IPv6Address) else str(address)
+    if not _IPV4.fullmatch(text):
+        try:
+            address = IPv6Address(text)
+        except ValueError:
+            raise ValueError("not an IP address") from None
+        if address.ipv4_mapped is None and (address.is_multicast or address.is_link_local):
+            raise ValueError("no address that means one machine everywhere")
+        text = str(address.ipv4_mapped or address)
+    if _NOBODYS.match(text):
+        raise ValueError("no address that a machine can have")
+    return text
 
 
 def _server(value: object) -> str:
@@ -102,7 +106,7 @@ def _server(value: object) -> str:
     namespace, slash, account = value.rpartition("/")
     if slash:
         _matching(_NAME, namespace)
-    _matching(_NAMES, account)
+    _matching(_ACCOUNT, account)
     return value
 
 
@@ -114,10 +118,13 @@ def _matching(pattern: re.Pattern[str], value: str) -> str:
 
 _NAME: Final = re.compile(LABEL)
 _NAMES: Final = re.compile(rf"(?!.{{254}}){DNS_NAME}")
-_SPIFFE_ID: Final = re.compile(rf"spiffe://(?![^/]{{256}}){TRUST_DOMAIN}/ns/{LABEL}/sa/(?!.{{254}}){DNS_NAME}")
+_ACCOUNT: Final = re.compile(rf"(?!.{{254}}){SERVICE_ACCOUNT}")
+_SPIFFE_ID: Final = re.compile(rf"spiffe://(?![^/]{{256}}){TRUST_DOMAIN}/ns/{LABEL}/sa/(?!.{{254}}){SERVICE_ACCOUNT}")
 _NUMBER: Final = re.compile(r"[0-9]{1,5}")
 _OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4: Final = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
+_NOBODYS: Final = re.compile(r"(?:22[4-9]|23[0-9]|24[0-9]|25[0-5]|0(?!\.0\.0\.0$))\.")
+"""IPv4 for multicast, reserved, and of "this network" all but the one that stands for every address (RFC 6890)."""
 _IP_LIKE: Final = re.compile(r"[0-9.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*")
 
 DnsName = Annotated[
@@ -130,7 +137,8 @@ DnsName = Annotated[
 ]
 Name = Annotated[str, text(LABEL, "a Kubernetes name: lower-case letters, digits and '-', at most 63 characters", 63)]
 ServiceAccount = Annotated[
-    str, text(DNS_NAME, "a Kubernetes name: lower-case letters, digits, '-' and '.', at most 253 characters", 253)
+    str,
+    text(SERVICE_ACCOUNT, "a Kubernetes name: lower-case letters, digits, '-' and '.', at most 253 characters", 253),
 ]
 TrustDomain = Annotated[
     str,

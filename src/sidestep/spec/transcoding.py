@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, TypeAlias
 from sidestep.descriptors import routes, sets
 from sidestep.descriptors.protoc import Complaint, NotCompiled
 from sidestep.descriptors.sets import Unusable
-from sidestep.errors import Problem
+from sidestep.errors import Problem, printable
 from sidestep.files import read
 from sidestep.spec.base import Finding, Unknown
-from sidestep.spec.documents import Path, printable, shown
+from sidestep.spec.documents import Path, shown
 from sidestep.spec.transcode import Transcode, Transcoding
 
 if TYPE_CHECKING:

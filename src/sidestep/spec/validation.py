@@ -100,9 +100,11 @@ def _may_be_there(details: ErrorDetails, misspelt: Container[Path]) -> bool:
 
 
 def _path(details: ErrorDetails) -> Path:
-    *around, last = details["loc"]
-    is_of_key = last == _KEY and details["type"] != "extra_forbidden"
-    return tuple(around) if is_of_key else (*around, last)
+    return details["loc"][:-1] if _is_of_key(details) else details["loc"]
+
+
+def _is_of_key(details: ErrorDetails) -> bool:
+    return details["loc"][-1] == _KEY and details["type"] != "extra_forbidden"
 
 
 def _finding(kind: type[Model], details: ErrorDetails) -> Finding:
@@ -122,17 +124,21 @@ def _finding(kind: type[Model], details: ErrorDetails) -> Finding:
             f"at most {details['ctx']['max_length']}",
         )
     elif details["type"] == "model_type":
-        allowed = f"a mapping with {', '.join(_fields(_model_at(kind, path)))}"
+        allowed = _mapping(kind, path)
     elif details["type"] == "missing":
-        found, allowed = "", _fields(_model_at(kind, path[:-1])).get(str(path[-1]), "")
-    return Finding(path, message, found, allowed)
+        found, allowed = "", _fields(_model_at(kind, path[:-1])).get(str(path[-1]), "") or _mapping(kind, path)
+    return Finding(path, message, found, allowed, _is_of_key(details))
+
+
+def _mapping(kind: type[Model], path: Path) -> str:
+    return f"a mapping with {', '.join(_fields(_model_at(kind, path)))}"
 
 
 def _unknown(path: Path, model: type[Model] | None) -> Finding:
     name = str(path[-1])
     near = _meant(model, name)
     message = f"unknown field{f', did you mean {near}?' if near else ''}"
-    return Finding(path, message, shown(name), ", ".join(_fields(model)))
+    return Finding(path, message, shown(name), ", ".join(_fields(model)), is_of_key=True)
 
 
 @cache
