@@ -23,8 +23,7 @@ whatever is not a `SidestepError` is our bug (exit code 70).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,8 +50,7 @@ class SidestepError(Exception):
         self.hint = hint
 
 
-@dataclass(frozen=True, order=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing that is wrong in a document, and where."""
 
     file: str
@@ -76,7 +74,7 @@ class Problem:
 
     def as_dict(self) -> dict[str, str | int]:
         """The problem for programs, one key a field."""
-        return asdict(self)
+        return self._asdict()
 
 
 class SpecError(SidestepError):

@@ -14,10 +14,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import orjson
 
@@ -89,8 +88,7 @@ def _names(machine: Machine) -> tuple[str, str]:
     return metadata.name, f"{metadata.namespace}/{metadata.name}"
 
 
-@dataclass(frozen=True)
-class Installed:
+class Installed(NamedTuple):
     """What came of installing a bundle."""
 
     directory: Path
@@ -113,8 +111,7 @@ class Installed:
         return "created" if self.new else "updated" if self.changed or self.removed else "unchanged"
 
 
-@dataclass(frozen=True)
-class Bundle:
+class Bundle(NamedTuple):
     """One machine's files, ready to be put in place."""
 
     plan: Plan
@@ -198,8 +195,7 @@ class Prepared:
             announce(present.directory)
 
 
-@dataclass(frozen=True)
-class _Present:
+class _Present(NamedTuple):
     """What is in a directory before a bundle goes there."""
 
     directory: Path

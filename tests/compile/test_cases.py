@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -134,7 +133,7 @@ def test_a_listener_that_envoy_cannot_take_is_noticed(tmp_path: Path) -> None:
 
 def test_envoy_is_really_asked(tmp_path: Path) -> None:
     plan = cases.bundles(cases.NAMES[0])["billing"].plan
-    bundle = Bundle(replace(plan, listeners=Resources(lambda: [{**next(iter(plan.listeners)), "no_such_field": True}])))
+    bundle = Bundle(plan._replace(listeners=Resources(lambda: [{**next(iter(plan.listeners)), "no_such_field": True}])))
     with pytest.raises(EnvoyRejected, match="no_such_field"):
         bundle.install(tmp_path / "bundle", validate=accepted())
     assert not (tmp_path / "bundle").exists()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sidestep.compile.envoy import (
     application,
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
     from sidestep.spec import Machine
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """One machine's Envoy, as resources of its API, and the machine that they were made from."""
 
     machine: Machine
@@ -45,8 +43,7 @@ class Plan:
 
     def inline(self) -> Plan:
         """The same with nothing to read from files: ``--mode validate`` does not read what is dynamic (facts k)."""
-        return replace(
-            self,
+        return self._replace(
             bootstrap=bootstrap.static(self.bootstrap),
             listeners=Resources(partial(_untyped, Resources(partial(proxy.inline, self.listeners, self.routes)))),
             clusters=Resources(partial(_untyped, self.clusters)),

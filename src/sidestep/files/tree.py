@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from errno import ENOTDIR
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, NamedTuple
 
 from sidestep.errors import OutputError
 from sidestep.files.ownership import as_owner
@@ -47,8 +47,7 @@ class FileTree:
     manifest: Manifest | None = None
 
 
-@dataclass(frozen=True)
-class Staged:
+class Staged(NamedTuple):
     """A tree that is written down, and not in its place yet."""
 
     directory: Path

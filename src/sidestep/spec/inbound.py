@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sidestep.spec.base import Finding, Unknown
 from sidestep.spec.documents import shown
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
 _PRIVILEGED: Final = 1024
 
 
-@dataclass(frozen=True)
-class IngressPort:
+class IngressPort(NamedTuple):
     """One port that the mesh may call, and where it leads."""
 
     spec: Ingress

@@ -11,11 +11,10 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from errno import EBADF
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -38,8 +37,7 @@ STDIN: Final = "-"
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Spec:
+class Spec(NamedTuple):
     """All documents of some files, without a problem."""
 
     meshes: tuple[Mesh, ...]
@@ -63,8 +61,7 @@ def load(files: Iterable[str], now: datetime, compile_protos: Compile | None = N
     return _Loader(now, compile_protos).load(files)
 
 
-@dataclass(frozen=True)
-class _Offer:
+class _Offer(NamedTuple):
     """A mesh, and what workloads take from it."""
 
     mesh: Mesh
