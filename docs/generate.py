@@ -149,7 +149,7 @@ def _allowed(field: FieldInfo) -> str:
     """What the errors of this field call allowed."""
     least = ["at least one"] if any(hasattr(item, "min_length") for item in field.metadata) else []
     found = [] if _model(field.annotation) else [rule.allowed for rule in _rules(field)]
-    return f"Allowed: {': '.join(found)}." if found else _sentence("".join(least))
+    return f"Allowed: {'; '.join(found)}." if found else _sentence("".join(least))
 
 
 def _rules(field: FieldInfo) -> list[Scalar]:

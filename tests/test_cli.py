@@ -115,7 +115,8 @@ def test_exit_codes_are_those_that_are_documented() -> None:
         (["validate", "-o", "yaml", "x"], "'yaml' is not one of"),
         (["render", "x"], "Missing option '-o'"),
         (["render", "x", "-o", ""], "the name is empty (the working directory is .)"),
-        (["ca", "init", ""], "the name is empty (the working directory is .)"),
+        *((arguments, "the name is empty") for arguments in (["ca", "init", ""], ["validate", ""], ["env", ""])),
+        (["render", "x", "-o", "y", "--envoy-path", ""], "the name is empty"),
         (["completion", "csh"], "'csh' is not one of"),
         (["schema", "more"], "unexpected extra argument"),
     ],
@@ -417,6 +418,12 @@ def test_nobody_has_to_watch(arguments: str, closed: str, tmp_path: Path) -> Non
     (tmp_path / "spec.yaml").write_text(BOTH, encoding="utf-8")
     command = f'"{sys.executable}" -m sidestep {arguments} {closed}'
     assert subprocess.run(["bash", "-c", command], cwd=tmp_path, check=False).returncode == 0
+
+
+def test_a_wrong_command_is_no_result(tmp_path: Path) -> None:
+    command = f'"{sys.executable}" -m sidestep nothing 2>&-'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])

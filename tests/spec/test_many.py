@@ -60,18 +60,16 @@ def test_a_range_that_is_too_small_is_all_that_is_wrong() -> None:
     assert problem["found"] == "255 services, and 254 addresses in 127.77.0.0/24"
 
 
-def test_as_many_gateways_as_envoy_has_priorities(tmp_path: Path) -> None:
-    listed = [{"address": f"10.0.0.{number}"} for number in range(1, 130)]
-    most, more = (
-        documents.write(tmp_path / f"{count}.yaml", documents.mesh(gateways=listed[:count]), documents.workload())
-        for count in (128, 129)
-    )
-    assert run("render", most, "-o", tmp_path / "bundle").code == 0
-    refused = run("validate", more)
-    assert (refused.code, refused.err.partition(": ")[2]) == (
-        3,
-        f"{more}:8:3: spec.gateways: too many (found 129; allowed: at most 128)\n",
-    )
+def test_more_gateways_than_envoy_has_priorities_share_the_last(tmp_path: Path) -> None:
+    listed = [{"address": f"10.0.0.{number}"} for number in range(1, 201)]
+    spec = documents.write(tmp_path / "spec.yaml", documents.mesh(gateways=listed), documents.workload())
+    assert run("render", spec, "-o", tmp_path / "bundle").code == 0
+    [cluster] = json.loads((tmp_path / "bundle" / "cds.json").read_bytes())["resources"]
+    ranks = cluster["load_assignment"]["endpoints"]
+    assert [(rank["priority"], len(rank["lb_endpoints"])) for rank in ranks] == [
+        *((n, 1) for n in range(128)),
+        (128, 72),
+    ]
 
 
 def test_what_is_no_yaml_ends_the_reading_where_there_is_too_much_of_it() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from sidestep.cli.paths import NAME
 from sidestep.cli.terminal import Terminal, format_option
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ SHELLS: Final[Mapping[str, Callable[[str, str], str]]] = {"sh": _sh, "fish": _fi
 
 
 @click.command(short_help="Print the variables by which applications find a bundle's services.")
-@click.argument("sources", nargs=-1, required=True, metavar="BUNDLE|FILE…")
+@click.argument("sources", type=NAME, nargs=-1, required=True, metavar="BUNDLE|FILE…")
 @click.option("--workload", metavar="[NAMESPACE/]NAME", help="Of several workloads in FILEs, this one.")
 @click.option("--shell", type=click.Choice([*SHELLS]), default="sh", show_default=True, help="Whose syntax.")
 @format_option()

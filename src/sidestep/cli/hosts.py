@@ -20,9 +20,9 @@ from sidestep.cli.terminal import Terminal, format_option
 def hosts(terminal: Terminal, bundle: Path, action: str | None, file: Path | None) -> None:
     """Print the hosts-file block that names a bundle's services, or install it, or remove it.
 
-    A service can be named where its local address has the service's own port number: give the workload
-    `addresses: {}` in its spec, and every service has an address of its own. Only the block between our two comments
-    is ever touched.
+    A service can be named where it is on a loopback address under its own port number: give the workload
+    `addresses: {}` in its spec, and every service without `listen` has an address of its own. Only the block between
+    our two comments is ever touched.
 
     \b
     Examples:
@@ -45,4 +45,7 @@ def hosts(terminal: Terminal, bundle: Path, action: str | None, file: Path | Non
         done = "is in it" if lines and action == "install" else "is not in it"
         terminal.say(f"{path}: {'changed, ' if changed else 'unchanged, '}the block of {workload} {done}")
     if not lines and action != "remove":
-        terminal.warn([f"no service of {workload} is on its own port number; say `addresses: {{}}` in its spec"])
+        where = "on a loopback address under its own port number"
+        terminal.warn(
+            [f"no service of {workload} is {where}; `addresses: {{}}` in its spec gives those without `listen` one"]
+        )

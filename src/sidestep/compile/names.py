@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sidestep.spec import Listen
 
 if TYPE_CHECKING:
-    from sidestep.spec import Machine, Service
+    from sidestep.spec import EgressPort, Machine, Service
 
 
 def names(services: Iterable[Service], namespace: str) -> Mapping[str, Sequence[str]]:
@@ -57,8 +57,13 @@ def _addresses(machine: Machine) -> dict[str, str | None]:
     """Where each service listens on loopback under its own port numbers; None for one that does not, or not only."""
     addresses: dict[str, str | None] = {}
     for port in machine.egress:
-        listen, host = port.listen, port.service.host
-        local = isinstance(listen, Listen) and listen.is_loopback and listen.port == port.number
-        address = listen.address if isinstance(listen, Listen) and local else None
+        host, address = port.service.host, _own_address(port)
         addresses[host] = address if addresses.get(host, address) == address else None
     return addresses
+
+
+def _own_address(port: EgressPort) -> str | None:
+    listen = port.listen
+    if isinstance(listen, Listen) and listen.is_loopback and listen.port == port.number:
+        return listen.address
+    return None

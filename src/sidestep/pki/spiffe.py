@@ -13,15 +13,15 @@ LABEL: Final = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 """A pattern of a DNS label (RFC 1123), as Kubernetes has them."""
 DNS_NAME: Final = rf"{LABEL}(?:\.{LABEL})*"
 """A pattern of several, of which 253 characters are allowed in all."""
-SERVICE_ACCOUNT: Final = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*"
-"""A pattern of a service account, of which 253 characters are allowed in all. Kubernetes limits no label of it
-(apimachinery, IsDNS1123Subdomain)."""
+SUBDOMAIN: Final = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*"
+"""A pattern of what Kubernetes calls a DNS subdomain, such as a service account's name: 253 characters are allowed in
+all, and no label of it has a limit of its own (apimachinery, IsDNS1123Subdomain)."""
 TRUST_DOMAIN: Final = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
 """A pattern of a trust domain, of which 255 characters are allowed."""
 
 _TRUST_DOMAIN = re.compile(rf"(?=.{{1,255}}\Z){TRUST_DOMAIN}")
 _NAMESPACE = re.compile(LABEL)
-_SERVICE_ACCOUNT = re.compile(rf"(?=.{{1,253}}\Z){SERVICE_ACCOUNT}")
+_SERVICE_ACCOUNT = re.compile(rf"(?=.{{1,253}}\Z){SUBDOMAIN}")
 
 
 def check_trust_domain(text: str) -> str:

@@ -5,7 +5,6 @@ pydantic's own checks are used where they can say it: they are compiled, and the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -59,7 +58,7 @@ def text(pattern: str, allowed: str, longest: int) -> Scalar:
     anchored = f"^(?:{pattern})$"
     core = core_schema.str_schema(pattern=anchored, max_length=longest, strict=True)
     schema: _JsonSchema = {"type": "string", "pattern": anchored, "maxLength": longest}
-    return Scalar(_native(core, allowed, pattern=pattern), allowed, schema)
+    return Scalar(_native(core, allowed, unquoted="no text, unless put in quotes"), allowed, schema)
 
 
 def whole(lowest: int, highest: int, allowed: str) -> Scalar:
@@ -84,12 +83,9 @@ def member_of(words: type[StrEnum]) -> Scalar:
 
 def message(details: ErrorDetails) -> tuple[str, str]:
     """What an error of the type `NOT_ALLOWED` says, and what it says to be allowed."""
-    context, value = details["ctx"], details["input"]
-    if isinstance(value, (bool, int, float)) and (pattern := context.get("pattern")):
-        as_text = str(value).lower() if isinstance(value, bool) else str(value)
-        if re.fullmatch(pattern, as_text):
-            return "no text, unless put in quotes", context["allowed"]
-    return context["message"], context["allowed"]
+    context = details["ctx"]
+    unquoted = context.get("unquoted") if isinstance(details["input"], (bool, int, float)) else None
+    return unquoted or context["message"], context["allowed"]
 
 
 def _native(core: CoreSchema, allowed: str, **context: str) -> CoreSchema:

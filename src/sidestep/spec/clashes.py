@@ -58,8 +58,8 @@ def _applications_in_the_way(resolution: Resolution, taken: Mapping[Hashable, Ma
 
 def _claims(workload: Workload, resolution: Resolution) -> Iterator[Claim]:
     """Every address that a workload listens on, as far as it is known."""
-    for port, path in zip(resolution.ports, resolution.paths, strict=True):
-        if port.listen:
+    for at, (port, path) in enumerate(zip(resolution.ports, resolution.paths, strict=True)):
+        if port.listen and at not in resolution.unplaced:
             yield (*path, "listen"), port.listen, f"{port.service.host}:{port.number}"
     for served, path in zip(resolution.ingress, resolution.ingress_paths, strict=True):
         yield (*path, "listen"), served.listen, f"its own port {served.number}"

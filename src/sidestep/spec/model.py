@@ -37,8 +37,6 @@ from sidestep.spec.traffic import HealthCheck, Retries, Timespan, TrafficPolicy
 from sidestep.spec.transcode import Transcode
 
 API_VERSION: Final = "sidestep/v1alpha1"
-MAX_GATEWAYS: Final = 128
-"""So many priorities can endpoints have in Envoy (endpoint_components.proto)."""
 
 
 class Metadata(Model):
@@ -180,7 +178,7 @@ class MeshSpec(Model):
     """The mesh's trust domain (meshConfig.trustDomain)."""
     roots: FileName | None = None
     """File with the mesh's root certificates (PEM), relative to this document; seeds the bundle's root-cert.pem."""
-    gateways: Annotated[list[Gateway], Field(min_length=1, max_length=MAX_GATEWAYS)]
+    gateways: Annotated[list[Gateway], Field(min_length=1)]
     """East-west gateways in order of preference: the next one is used while those before it fail."""
     services: Annotated[list[Service], Field(min_length=1)]
     """Services that the gateways export."""

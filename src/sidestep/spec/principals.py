@@ -10,15 +10,19 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final
 
-from sidestep.pki.spiffe import LABEL, SERVICE_ACCOUNT, TRUST_DOMAIN
+from sidestep.pki.spiffe import LABEL, SUBDOMAIN, TRUST_DOMAIN
 from sidestep.spec.checked import checked
 
 SCHEME: Final = "spiffe://"
 ANYBODY: Final = "*"
 
-_EXACT = rf"{TRUST_DOMAIN}/ns/{LABEL}/sa/{SERVICE_ACCOUNT}"
-_PREFIX = rf"{TRUST_DOMAIN}/(?:ns/(?:[-a-z0-9]{{0,63}}|{LABEL}/(?:sa/[-a-z0-9.]{{0,253}})?))?\*"
-_SUFFIX = rf"\*(?:(?:/ns/{LABEL})?/sa/{SERVICE_ACCOUNT})?"
+_DOMAIN = rf"(?![^/]{{256}}){TRUST_DOMAIN}"
+_ACCOUNT = rf"(?!.{{254}}){SUBDOMAIN}"
+_BEGINNING = rf"(?!.{{254}})(?:{SUBDOMAIN}\.)?(?:[a-z0-9][-a-z0-9]*)?"
+"""Of an account."""
+_EXACT = rf"{_DOMAIN}/ns/{LABEL}/sa/{_ACCOUNT}"
+_PREFIX = rf"{_DOMAIN}/(?:ns/(?:(?:[a-z0-9][-a-z0-9]{{0,62}})?|{LABEL}/(?:sa/{_BEGINNING})?))?\*"
+_SUFFIX = rf"\*(?:(?:/ns/{LABEL})?/sa/{_ACCOUNT})?"
 _PATTERN: Final = rf"{_EXACT}|{_PREFIX}|{_SUFFIX}"
 _LONGEST: Final = 700
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 _LINE_BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 """As YAML counts lines."""
-_NUMBER: Final = re.compile(r"[-+.0-9][-+.0-9a-zA-Z]*")
+_NUMBER: Final = re.compile(r"(?:&\S+ +)?([-+.0-9][-+.0-9a-zA-Z]*)")
+"""Behind an anchor, perhaps."""
 
 
 class Report:
@@ -58,5 +59,5 @@ def _problem(document: Document, finding: Finding, position: Position, lines: Se
     if type(value) in {int, float} and found == shown(value):
         line, column = place
         written = _NUMBER.match(lines[line - 1], column - 1)
-        found = shortened(written[0]) if written else found
+        found = shortened(written[1]) if written else found
     return Problem(document.file, *place, field_name(path), found, allowed, message)

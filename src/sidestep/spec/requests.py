@@ -25,19 +25,21 @@ def _path_pattern(value: object) -> str:
         raise ValueError("paths are compared without escapes")
     if not re.fullmatch(rf"\*|/{_PATH_CHARACTERS}*\*?|\*{_PATH_CHARACTERS}+", value):
         raise ValueError
-    return _normal(value)
+    if not _is_normal(value):
+        raise ValueError("requests are normalised before, so it would never match")
+    return value
 
 
 def _plain_path(value: object) -> str:
     if type(value) is not str or len(value) > _LONGEST or not re.fullmatch(_PLAIN, value):
         raise ValueError
-    return _normal(value)
+    if not _is_normal(value):
+        raise ValueError("not in its shortest form")
+    return value
 
 
-def _normal(path: str) -> str:
-    if "//" in path or re.search(r"/\.{1,2}(/|$)", path):
-        raise ValueError("requests are normalised before, so it would never match")
-    return path
+def _is_normal(path: str) -> bool:
+    return "//" not in path and not re.search(r"/\.{1,2}(/|$)", path)
 
 
 PathPattern = Annotated[

@@ -98,6 +98,8 @@ class Resolution:
     ports: list[EgressPort] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
     """For each of ``ports``, where in the document its egress stands."""
+    unplaced: set[int] = field(default_factory=set)
+    """Which of ``ports`` listen nobody knows where, because `addresses` is wrong."""
     ingress: list[IngressPort] = field(default_factory=list)
     ingress_paths: list[Path] = field(default_factory=list)
     """For each of ``ingress``, where in the document it stands."""
@@ -168,26 +170,28 @@ class Resolution:
             self.claims.append(((*path, "listen"), listen, purpose))
 
     def _give_addresses(self, workload: WorkloadSpec) -> None:
-        """Moves what no `listen` places to an address of its service's own, where the workload has `addresses`.
-
-        Where those cannot be told, it is left out: nothing else is to be said of where it listens.
-        """
-        egress = workload.egress or ()
-        try:
-            wanted = workload.addresses
-            if wanted is None:
-                return
-            addresses = allocate((port.service.host for port in self.ports), wanted.range)
-        except (Unknown, ValueError) as error:
-            if isinstance(error, ValueError):
-                found = [Finding(("addresses", "range"), "too small", str(error), "a larger network")]
-                self.say(("spec",), found)
-            placed = [at for at, path in enumerate(self.paths) if egress[_index(path)].get("listen") is not None]
-            self.ports, self.paths = [self.ports[at] for at in placed], [self.paths[at] for at in placed]
+        """Moves what no `listen` places to an address of its service's own, where the workload has `addresses`."""
+        if not self.gives_addresses:
             return
-        for index, (port, path) in enumerate(zip(self.ports, self.paths, strict=True)):
-            if egress[_index(path)].listen is None:
-                self.ports[index] = port._replace(listen=Listen(addresses[port.service.host], port.number))
+        egress = workload.egress or ()
+        moved = [at for at, path in enumerate(self.paths) if egress[_index(path)].listen is None]
+        self.unplaced.update(moved)
+        addresses = self._allocated(workload)
+        self.unplaced.clear()
+        for at in moved:
+            port = self.ports[at]
+            self.ports[at] = port._replace(listen=Listen(addresses[port.service.host], port.number))
+
+    def _allocated(self, workload: WorkloadSpec) -> dict[str, str]:
+        """The address of each service. Raises `Unknown` where `addresses` is wrong, and reports it."""
+        wanted = workload.addresses
+        assert wanted is not None
+        try:
+            return allocate((port.service.host for port in self.ports), wanted.range)
+        except ValueError as error:
+            found = Finding(("addresses", "range"), "too small", str(error), "a larger network")
+            self.say(("spec",), [found])
+            raise Unknown from None
 
     def _serve(self, path: Path, ingress: Ingress, trust_domain: str | None) -> None:
         if trust_domain is not None:

@@ -8,7 +8,7 @@ from functools import cached_property
 from ipaddress import IPv6Address
 from typing import Annotated, Final, NamedTuple
 
-from sidestep.pki.spiffe import DNS_NAME, LABEL, SERVICE_ACCOUNT, TRUST_DOMAIN
+from sidestep.pki.spiffe import DNS_NAME, LABEL, SUBDOMAIN, TRUST_DOMAIN
 from sidestep.spec.checked import checked, member_of, text, whole
 
 
@@ -106,7 +106,17 @@ def _server(value: object) -> str:
     namespace, slash, account = value.rpartition("/")
     if slash:
         _matching(_NAME, namespace)
-    _matching(_ACCOUNT, account)
+    _matching(_SUBDOMAIN, account)
+    return value
+
+
+def _label_key(value: object) -> str:
+    if type(value) is not str:
+        raise ValueError
+    prefix, slash, name = value.rpartition("/")
+    if slash:
+        _matching(_SUBDOMAIN, prefix)
+    _matching(_QUALIFIED_NAME, name)
     return value
 
 
@@ -118,8 +128,10 @@ def _matching(pattern: re.Pattern[str], value: str) -> str:
 
 _NAME: Final = re.compile(LABEL)
 _NAMES: Final = re.compile(rf"(?!.{{254}}){DNS_NAME}")
-_ACCOUNT: Final = re.compile(rf"(?!.{{254}}){SERVICE_ACCOUNT}")
-_SPIFFE_ID: Final = re.compile(rf"spiffe://(?![^/]{{256}}){TRUST_DOMAIN}/ns/{LABEL}/sa/(?!.{{254}}){SERVICE_ACCOUNT}")
+_SUBDOMAIN: Final = re.compile(rf"(?!.{{254}}){SUBDOMAIN}")
+_SPIFFE_ID: Final = re.compile(rf"spiffe://(?![^/]{{256}}){TRUST_DOMAIN}/ns/{LABEL}/sa/(?!.{{254}}){SUBDOMAIN}")
+_QUALIFIED: Final = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_QUALIFIED_NAME: Final = re.compile(_QUALIFIED)
 _NUMBER: Final = re.compile(r"[0-9]{1,5}")
 _OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4: Final = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
@@ -138,7 +150,7 @@ DnsName = Annotated[
 Name = Annotated[str, text(LABEL, "a Kubernetes name: lower-case letters, digits and '-', at most 63 characters", 63)]
 ServiceAccount = Annotated[
     str,
-    text(SERVICE_ACCOUNT, "a Kubernetes name: lower-case letters, digits, '-' and '.', at most 253 characters", 253),
+    text(SUBDOMAIN, "a Kubernetes name: lower-case letters, digits, '-' and '.', at most 253 characters", 253),
 ]
 TrustDomain = Annotated[
     str,
@@ -146,10 +158,10 @@ TrustDomain = Annotated[
 ]
 LabelKey = Annotated[
     str,
-    text(
-        rf"(?:{DNS_NAME}/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?",
+    checked(
+        _label_key,
         "a Kubernetes label key: at most 63 letters, digits, '-', '_' and '.', after DNS-NAME/ where it has one",
-        317,
+        {"type": "string", "pattern": rf"^(?:(?![^/]{{254}}){SUBDOMAIN}/)?{_QUALIFIED}$"},
     ),
 ]
 LabelValue = Annotated[

@@ -104,7 +104,8 @@ def _path(details: ErrorDetails) -> Path:
 
 
 def _is_of_key(details: ErrorDetails) -> bool:
-    return details["loc"][-1] == _KEY and details["type"] != "extra_forbidden"
+    *around, last = details["loc"]
+    return last == _KEY and around[-1:] == [details["input"]] and details["type"] != "extra_forbidden"
 
 
 def _finding(kind: type[Model], details: ErrorDetails) -> Finding:
@@ -117,12 +118,6 @@ def _finding(kind: type[Model], details: ErrorDetails) -> Finding:
         found = "" if isinstance(value, (dict, list)) else found
     elif details["type"] == "extra_forbidden":
         return _unknown(path, _model_at(kind, path[:-1]))
-    elif details["type"] == "too_long":
-        message, found, allowed = (
-            "too many",
-            str(details["ctx"]["actual_length"]),
-            f"at most {details['ctx']['max_length']}",
-        )
     elif details["type"] == "model_type":
         allowed = _mapping(kind, path)
     elif details["type"] == "missing":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from enum import Flag, auto
 from ipaddress import ip_address
+from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from sidestep.compile.envoy.resources import extension
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from sidestep.spec.traffic import HealthCheck
 
 UNLIMITED: Final = 4294967295
+_LAST_PRIORITY: Final = 128
 _RETRIES_AT_ONCE: Final = 1024
 """Envoy's default of 3 makes most requests fail when a gateway dies (facts h)."""
 _RAREST_PROBE: Final = Duration(30_000)
@@ -42,7 +45,7 @@ class Others(Flag):
     @classmethod
     def of(cls, machine: Machine) -> Others:
         """Those that a machine has. A name may stand for several, if there are several at all."""
-        ranks = _ranked(machine).values()
+        ranks = _ranked(machine)
         if sum(map(len, ranks)) == 1:
             return cls.NONE
         equal = _is_named(machine) or any(len(each) > 1 for each in ranks)
@@ -107,22 +110,23 @@ def _is_ip(address: str) -> bool:
 
 def endpoints(machine: Machine, *, with_status_port: bool) -> Resource:
     """The gateways by preference, as a load assignment. Envoy's priorities must begin at 0 and leave nothing out."""
-    ranked = sorted(_ranked(machine).items())
     localities: list[Json] = [
         {"priority": priority, "lb_endpoints": [_endpoint(each, with_status_port=with_status_port) for each in equals]}
-        for priority, (_, equals) in enumerate(ranked)
+        for priority, equals in enumerate(_ranked(machine))
     ]
     # Required, and otherwise of no meaning where the endpoints stand in the cluster itself.
     return {"cluster_name": "gateways", "endpoints": localities}
 
 
-def _ranked(machine: Machine) -> dict[tuple[int, int], list[Gateway]]:
-    """The gateways by distance and preference."""
+def _ranked(machine: Machine) -> list[list[Gateway]]:
+    """The gateways by distance and preference, equals together; all that come after Envoy's last priority share it."""
     ranks: dict[tuple[int, int], list[Gateway]] = defaultdict(list)
     for index, gateway in enumerate(machine.mesh.spec.gateways):
         preference = index if gateway.priority is None else gateway.priority
         ranks[_distance(machine.workload.spec.locality, gateway.locality), preference].append(gateway)
-    return ranks
+    ordered = [equals for _, equals in sorted(ranks.items(), key=itemgetter(0))]
+    before, last = ordered[:_LAST_PRIORITY], ordered[_LAST_PRIORITY:]
+    return [*before, [*chain.from_iterable(last)]] if last else before
 
 
 def _distance(here: str | None, there: str | None) -> int:

@@ -63,9 +63,9 @@ def _transport(port: IngressPort, trust_domain: str) -> Resource:
     balancer = port.spec.load_balancer
     if balancer and balancer.unsafe_tls_mode == "DISABLE":
         return {}
-    alpn = _ALPN if port.protocol.is_http else ()
+    callers = None if port.spec.allow is None else subject_alt_names(port.spec.allow, trust_domain)
     return {
-        "transport_socket": tls.from_callers(alpn, subject_alt_names(port.spec.allow or (), trust_domain)),
+        "transport_socket": tls.from_callers(_ALPN if port.protocol.is_http else (), callers),
         "transport_socket_connect_timeout": "15s",
     }
 

@@ -25,15 +25,16 @@ def to_servers(sni: str, alpn: Sequence[str], servers: Sequence[Resource]) -> Re
     return {"name": _TLS, "typed_config": context}
 
 
-def from_callers(alpn: Sequence[str], callers: Sequence[Resource]) -> Resource:
-    """The transport socket of a filter chain; without matchers callers are not asked for a certificate."""
+def from_callers(alpn: Sequence[str], callers: Sequence[Resource] | None) -> Resource:
+    """The transport socket of a filter chain. With None for ``callers`` nobody is asked for a certificate."""
+    assert callers is None or callers, "without a matcher everybody of the mesh would be let in"
     context = typed(
         "transport_sockets.tls.v3.DownstreamTlsContext",
-        require_client_certificate=bool(callers),
+        require_client_certificate=callers is not None,
         # A resumed session would show no certificate: one that has expired since would go on working.
         disable_stateless_session_resumption=True,
         disable_stateful_session_resumption=True,
-        common_tls_context={**_common(alpn), **(_checked(callers) if callers else {})},
+        common_tls_context={**_common(alpn), **({} if callers is None else _checked(callers))},
     )
     return {"name": _TLS, "typed_config": context}
 

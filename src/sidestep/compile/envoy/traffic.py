@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 _MAX_CONNECTION_AGE: Final = "60s"
 # With 8 or 16 a few dozen callers have so few connections that all of them may end at one pod (bench/h2_upgrade.py).
 _STREAMS_PER_CONNECTION: Final = 4
-_ENFORCING_5XX: Final = "enforcing_consecutive_5xx"
+_WHERE_SPLIT: Final = frozenset(
+    {
+        "split_external_local_origin_errors",
+        "consecutive_local_origin_failure",
+        "enforcing_local_origin_success_rate",
+        "enforcing_consecutive_5xx",
+    }
+)
+"""What holds of outliers where connections that fail are counted apart from answers."""
 
 
 def reach(port: EgressPort, machine: Machine, base: Resource) -> Resource:
@@ -74,7 +82,7 @@ def _outliers(said: OutlierDetection, machine: Machine, way: Resource) -> Resour
         base = gateways.outliers(machine.mesh.spec.gateways)
     if not said.split_external_local_origin_errors:
         # A connection that fails counts as a 5xx then, so those have to eject.
-        base = {key: value for key, value in base.items() if "local_origin" not in key and key != _ENFORCING_5XX}
+        base = {key: value for key, value in base.items() if key not in _WHERE_SPLIT}
     values = _said(
         consecutive_5xx=said.consecutive5xx_errors or None,
         enforcing_consecutive_5xx=_enforcing(said.consecutive5xx_errors),
