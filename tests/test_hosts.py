@@ -163,5 +163,5 @@ def test_the_command_says_what_is_in_the_file(tmp_path: Path) -> None:
         "changed, the block of vms/billing is in it\n",
         "changed, the block of vms/billing is not in it\n",
     ]
-    assert "no service of vms/billing is on its own port number" in said[1].err
+    assert "no service of vms/billing is on a loopback address under its own port number" in said[1].err
     assert (tmp_path / "hosts").read_text() == OTHERS

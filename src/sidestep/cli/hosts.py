@@ -45,7 +45,5 @@ def hosts(terminal: Terminal, bundle: Path, action: str | None, file: Path | Non
         done = "is in it" if lines and action == "install" else "is not in it"
         terminal.say(f"{path}: {'changed, ' if changed else 'unchanged, '}the block of {workload} {done}")
     if not lines and action != "remove":
-        where = "on a loopback address under its own port number"
-        terminal.warn(
-            [f"no service of {workload} is {where}; `addresses: {{}}` in its spec gives those without `listen` one"]
-        )
+        without = f"no service of {workload} is on a loopback address under its own port number"
+        terminal.warn([f"{without}: give them no `listen` in the spec, and the workload `addresses: {{}}`"])
