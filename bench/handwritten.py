@@ -55,6 +55,8 @@ class Style:
     """An inclusion list for statistics; else everything that Envoy counts."""
     access_log: bool = True
     """JSON to a file, with the fields that a bundle logs."""
+    by_name: bool = False
+    """A proxy that knows every service by its names, too, and statistics of its own for each listener."""
     streams: int | None = None
     """Requests at once on an HTTP/2 connection, so that several connections reach several pods; else there is one."""
 
@@ -101,7 +103,7 @@ def calls(services: int) -> list[Call]:
 
 def write(directory: Path, gateways: Sequence[int], called: Sequence[Call], style: Style) -> None:
     """Writes ``envoy.json`` and the secrets. The certificate's files are expected in ``certs/``."""
-    listeners = [_listener(call, style) for call in called]
+    listeners = [_listener(call, style) for call in called] + ([_proxy(called)] if style.by_name else [])
     _write(directory, _bootstrap(listeners, [_cluster(call, gateways, style) for call in called], style))
 
 
@@ -141,12 +143,43 @@ def _bootstrap(listeners: Sequence[Config], clusters: Sequence[Config], style: S
 def _listener(call: Call, style: Style) -> Config:
     address, port = call.listen
     log = [_access_log()] if style.access_log else []
-    filters = [_manager("egress", route_config=_routes(call), access_log=log)]
+    prefix = f"egress_{call.host}" if style.by_name else "egress"
+    filters = [_manager(prefix, route_config=_routes(call), access_log=log)]
     return {
         "name": f"{address}:{port}",
         "address": _address(address, port),
         "enable_reuse_port": False,
         "filter_chains": [{"filters": filters}],
+    }
+
+
+def _proxy(called: Sequence[Call]) -> Config:
+    unknown = {"match": {"prefix": "/"}, "direct_response": {"status": 404}}
+    hosts = [*map(_by_name, called), {"name": "unknown", "domains": ["*"], "routes": [unknown]}]
+    manager = _manager(
+        "proxy",
+        route_config={"virtual_hosts": hosts, "request_headers_to_add": _METADATA},
+        upgrade_configs=[{"upgrade_type": "CONNECT"}, {"upgrade_type": "websocket"}],
+        http2_protocol_options={"allow_connect": True},
+    )
+    return {
+        "name": "proxy",
+        "address": _address("127.63.0.1", 3128),
+        "enable_reuse_port": False,
+        "filter_chains": [{"filters": [manager]}],
+    }
+
+
+def _by_name(call: Call) -> Config:
+    short, port = ".".join(call.host.split(".")[:2]), measure.SERVICE_PORT
+    tunnel = {"cluster": call.cluster, "upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}]}
+    return {
+        "name": call.host,
+        "domains": [f"{call.host}:{port}", f"{short}.svc:{port}", f"{short}:{port}", call.host, short],
+        "routes": [
+            {"match": {"connect_matcher": {}}, "route": tunnel},
+            {"match": {"prefix": "/"}, "route": {"cluster": call.cluster}},
+        ],
     }
 
 
