@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _LONGEST_SOCKET_PATH = 100
+_OPEN_FILES = Path("/proc/self/fd")
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,20 @@ def _unix_socket(path: Path, timeout: float) -> socket.socket:
 
 @contextmanager
 def short(path: Path) -> Iterator[str]:
-    """A name of ``path`` that fits a socket's address (108 bytes on Linux, 104 on macOS), by way of a link."""
+    """A name of ``path`` that fits a socket's address (108 bytes on Linux, 104 on macOS). Raises `OSError`."""
     if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
         yield str(path)
         return
+    if sys.platform == "linux" and _OPEN_FILES.is_dir():
+        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+        try:
+            yield f"{_OPEN_FILES}/{directory}/{path.name}"
+        finally:
+            os.close(directory)
+        return
     from tempfile import TemporaryDirectory
 
-    with TemporaryDirectory(prefix="sidestep-", dir="/tmp") as directory:  # macOS' own is long
-        link = Path(directory, "to")
+    with TemporaryDirectory(prefix="sidestep-", dir="/tmp") as temporary:  # macOS' own is long
+        link = Path(temporary, "to")
         link.symlink_to(path.parent.absolute())
         yield str(link / path.name)
