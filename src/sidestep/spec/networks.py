@@ -62,7 +62,4 @@ def _overlapping(networks: Sequence[str]) -> Iterator[tuple[int, str]]:
             wider = parsed[at]
 
 
-Network = Annotated[
-    str,
-    checked(parse_network, "an IP network such as 10.1.0.0/24 or 2001:db8::/64, or one address"),
-]
+Network = Annotated[str, checked(parse_network, "an IP network such as 10.1.0.0/24 or 2001:db8::/64, or one address")]

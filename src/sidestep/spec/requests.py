@@ -44,13 +44,8 @@ def _is_normal(path: str) -> bool:
 
 PathPattern = Annotated[
     str,
-    checked(
-        _path_pattern,
-        "a path such as /api/v1, a prefix /api/*, a suffix *.json, or *",
-    ),
+    checked(_path_pattern, "a path such as /api/v1, a prefix /api/*, a suffix *.json, or *"),
 ]
-
-
 RequestPath = Annotated[
     str, text(rf"/(?:{_PATH_CHARACTERS}|[?%])*", "a path such as /healthz, beginning with a slash", _LONGEST)
 ]

@@ -35,7 +35,6 @@ CREDENTIALS: Final = "clients.htpasswd"
 _HTTP: Final = "envoy.filters.network.http_connection_manager"
 _USER: Final = "x-sidestep-user"
 _NAMESPACE: Final = "sidestep"
-_ALPN: Final = ("h2", "http/1.1")
 
 
 def filter_chains(machine: Machine) -> FilterChains:
@@ -108,7 +107,7 @@ class _ForClients(FilterChains):
                 "name": "mutual-tls",
                 **({"filter_chain_match": match} if match else {}),
                 "filters": [make(self._client)],
-                "transport_socket": tls.from_callers(_ALPN if http else (), self._names(clients.mutual_tls)),
+                "transport_socket": tls.from_callers(self._names(clients.mutual_tls), http=http),
                 "transport_socket_connect_timeout": "5s",
             }
         ]

@@ -65,7 +65,7 @@ def _transport(port: IngressPort, trust_domain: str) -> Resource:
         return {}
     callers = None if port.spec.allow is None else subject_alt_names(port.spec.allow, trust_domain)
     return {
-        "transport_socket": tls.from_callers(_ALPN if port.protocol.is_http else (), callers),
+        "transport_socket": tls.from_callers(callers, http=port.protocol.is_http),
         "transport_socket_connect_timeout": "15s",
     }
 
@@ -166,7 +166,6 @@ def _telemetry(metadata: PeerMetadata, *, outside: bool) -> Resource:
 
 # Under CGI, WSGI and the like these are the same variable as x-forwarded-client-cert, which Envoy alone writes.
 _LIKE_XFCC: Final = ["x{}forwarded{}client{}cert".format(*each) for each in product("-_", repeat=3) if "_" in each]
-_ALPN: Final = ("h2", "http/1.1")
 # As at a sidecar: X-Forwarded-For is the caller's own affair.
 _FROM_THE_MESH: Final[Resource] = {"use_remote_address": False}
 # The balancer alone gets here, and what it adds to X-Forwarded-For is true.

@@ -25,7 +25,7 @@ def to_servers(sni: str, alpn: Sequence[str], servers: Sequence[Resource]) -> Re
     return {"name": _TLS, "typed_config": context}
 
 
-def from_callers(alpn: Sequence[str], callers: Sequence[Resource] | None) -> Resource:
+def from_callers(callers: Sequence[Resource] | None, *, http: bool) -> Resource:
     """The transport socket of a filter chain. With None for ``callers`` nobody is asked for a certificate."""
     assert callers is None or callers, "without a matcher everybody of the mesh would be let in"
     context = typed(
@@ -34,7 +34,7 @@ def from_callers(alpn: Sequence[str], callers: Sequence[Resource] | None) -> Res
         # A resumed session would show no certificate: one that has expired since would go on working.
         disable_stateless_session_resumption=True,
         disable_stateful_session_resumption=True,
-        common_tls_context={**_common(alpn), **({} if callers is None else _checked(callers))},
+        common_tls_context={**_common(_ALPN if http else ()), **({} if callers is None else _checked(callers))},
     )
     return {"name": _TLS, "typed_config": context}
 
@@ -55,6 +55,8 @@ def _checked(names: Sequence[Resource]) -> Resource:
     return {"combined_validation_context": validation}
 
 
+_ALPN: Final = ("h2", "http/1.1")
+"""What callers may speak."""
 _TLS: Final = "envoy.transport_sockets.tls"
 _IDENTITY: Final[list[Resource]] = [secrets.IDENTITY_SOURCE]
 _VERSIONS: Final[Resource] = {
